@@ -1,0 +1,155 @@
+"""Child processes that never outlive us: Lambda workers, Greengrass components, the backend.
+
+Each child leads a process group of its own, so that a stop reaches its grandchildren. On Linux the kernel ends it
+when we die (prctl PR_SET_PDEATHSIG). Because grandchildren don't inherit that, every group is also noted in
+`<run folder>/<pid>` with its start time, and `reap_strays` ends what a killed run left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies. Runs in the child between fork and exec."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """One running child. `on_line(stream, text)` gets each output line, `on_exit(returncode)` the end."""
+
+    def __init__(self, process: asyncio.subprocess.Process, note: Path | None) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._note = note
+        self._tasks: list[asyncio.Task[None]] = []
+        self.exited = asyncio.Event()
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, minus the signal number when a signal ended it, None while it runs."""
+        return self.process.returncode
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the whole group; a group that is gone is fine."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """SIGTERM the group, wait at most `grace_s` seconds, then SIGKILL what is left of it."""
+        if self.process.returncode is None:
+            self.signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.exited.wait(), grace_s)
+            except TimeoutError:
+                pass
+        self.signal(signal.SIGKILL)
+        await self.exited.wait()
+
+
+async def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    on_line: Callable[[str, str], None] | None = None,
+    on_exit: Callable[[int], None] | None = None,
+    run_folder: Path | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+) -> Child:
+    """Start a child. Output is read line by line (a line is cut at 64 KiB) until end of file."""
+    pipe = asyncio.subprocess.PIPE if on_line else asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+        stdin=stdin,
+        stdout=pipe,
+        stderr=pipe,
+        start_new_session=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        pass_fds=tuple(pass_fds),
+    )
+    note = _write_note(run_folder, process.pid)
+    child = Child(process, note)
+    readers = []
+    if on_line is not None:
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            if stream is not None:
+                readers.append(asyncio.ensure_future(_read_lines(name, stream, on_line)))
+    child._tasks = [*readers, asyncio.ensure_future(_watch(child, readers, on_exit))]
+    return child
+
+
+async def _read_lines(name: str, stream: asyncio.StreamReader, on_line: Callable[[str, str], None]) -> None:
+    pending = b""
+    while chunk := await stream.read(65536):
+        *lines, pending = (pending + chunk).split(b"\n")
+        if len(pending) > 65536:
+            lines, pending = [*lines, pending], b""
+        for line in lines:
+            on_line(name, line.decode("utf-8", "replace"))
+    if pending:
+        on_line(name, pending.decode("utf-8", "replace"))
+
+
+async def _watch(child: Child, readers: list[asyncio.Task[None]], on_exit: Callable[[int], None] | None) -> None:
+    code = await child.process.wait()
+    if readers:
+        # A grandchild may hold the pipe open; what the child itself wrote is already in it.
+        await asyncio.wait(readers, timeout=0.5)
+        for reader in readers:
+            reader.cancel()
+    if child._note is not None:
+        child._note.unlink(missing_ok=True)
+    child.exited.set()
+    if on_exit is not None:
+        on_exit(code)
+
+
+def _start_time(pid: int) -> str:
+    """Field 22 of /proc/<pid>/stat: with the pid it names one process for good (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _write_note(folder: Path | None, pid: int) -> Path | None:
+    if folder is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / str(pid)
+    note.write_text(_start_time(pid))
+    return note
+
+
+def reap_strays(folder: Path) -> list[int]:
+    """Kill the process groups that an earlier, killed run left; give their leaders' pids."""
+    killed = []
+    for note in folder.glob("[0-9]*") if folder.is_dir() else ():
+        pid = int(note.name)
+        started = note.read_text()
+        leader_now = _start_time(pid)
+        # A dead leader leaves its group id reserved while members live; a reused pid has another start time.
+        if started and leader_now in ("", started):
+            try:
+                os.killpg(pid, signal.SIGKILL)
+                killed.append(pid)
+            except (ProcessLookupError, PermissionError):
+                pass
+        note.unlink(missing_ok=True)
+    return killed
