@@ -131,8 +131,8 @@ class ServerProtocol(asyncio.Protocol):
     """One server connection: httptools callbacks fill a request, `_advance` answers them in order."""
 
     __slots__ = (
-        "_body", "_busy", "_can_write", "_expect", "_head_size", "_headers", "_queue", "_scheme", "_server", "_size", "_target",
-        "_task", "_tls", "parser", "peer", "transport",
+        "_body", "_busy", "_can_write", "_expect", "_head_size", "_headers", "_queue", "_scheme", "_server", "_size",
+        "_target", "_task", "_tls", "parser", "peer", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server, scheme: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from foreshore.errors import UserError
@@ -68,7 +67,7 @@ def holder_of(port: int) -> str:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             for descriptor in (process / "fd").iterdir():
-                if os.readlink(descriptor) in inodes:
+                if str(descriptor.readlink()) in inodes:
                     return f"pid {process.name} ({(process / 'comm').read_text().strip()})"
         except OSError:
             continue

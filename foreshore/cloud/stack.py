@@ -258,7 +258,8 @@ def _value_key(logical_id: str, attribute: str | None) -> str:
 
 async def _call(backend: Backend, region: str, action: str, **parameters: str) -> tuple[int, ElementTree.Element]:
     """One CloudFormation query call to the backend. Raises UserError when the answer is not XML."""
-    scope = f"AWS4-HMAC-SHA256 Credential=foreshore/20200101/{region}/cloudformation/aws4_request, SignedHeaders=host, Signature=0"
+    credential = f"foreshore/20200101/{region}/cloudformation/aws4_request"
+    scope = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0"
     headers = [
         (b"Host", b"cloudformation.amazonaws.com"),
         (b"Content-Type", b"application/x-www-form-urlencoded"),
