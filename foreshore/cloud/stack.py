@@ -83,6 +83,7 @@ class Stack:
         self.outputs: dict[str, Json] = {}
         self.resolver: Resolver
         self._wanted_values: set[tuple[str, str | None]] = set()
+        self._backend_part: dict[str, Json] = {}
 
     @property
     def folder(self) -> Path:
@@ -211,7 +212,17 @@ class Stack:
             if logical_id in theirs:
                 value = {"Ref": logical_id} if attribute is None else {"Fn::GetAtt": [logical_id, attribute]}
                 part["Outputs"][_value_key(logical_id, attribute)] = {"Value": value}
+        self._backend_part = part
         self.backend_values = await _deploy_stack(backend, self.name, part, self.region)
+
+    async def deploy_backend_again(self, backend: Backend) -> None:
+        """Make the backend's resources anew after it lost them; the names stay, so nothing of ours changes."""
+        if self._backend_part:
+            self.backend_values = await _deploy_stack(backend, self.name, self._backend_part, self.region)
+
+    def bucket_name(self, logical_id: str) -> str:
+        """The name of a bucket that the backend made for this stack."""
+        return str(self._backend_part["Resources"][logical_id]["Properties"]["BucketName"])
 
     def _backend_properties(self, logical_id: str, resource: Mapping[str, Json]) -> dict[str, Json]:
         properties: dict[str, Json] = self.resolver.resolve_known(resource.get("Properties") or {})

@@ -1,0 +1,59 @@
+"""Rooms hold pure modules and one shell; user code stands alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {"asyncio", "socket", "ssl", "os", "time", "random", "uuid", "threading", "subprocess"}
+ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "shapes")
+
+# The shells: the only modules of a room that do I/O.
+SHELLS = {
+    "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
+    "simulate/fleet.py", "simulate/identities.py",
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def modules() -> list[str]:
+    package = ROOT / "foreshore"
+    return sorted(p.relative_to(package).as_posix() for room in ROOMS for p in (package / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_pure_module_imports_no_io(module: str) -> None:
+    if module in SHELLS:
+        pytest.skip("a shell")
+    roots = {name.partition(".")[0] for name in imports_of(ROOT / "foreshore" / module)}
+    assert not roots & FORBIDDEN
+
+
+def test_every_shell_named_here_exists() -> None:
+    assert {name for name in SHELLS if not (ROOT / "foreshore" / name).is_file()} == set()
+
+
+@pytest.mark.parametrize("folder", ["edge_components", "cloud_functions", "lambda_edge"])
+def test_user_code_never_imports_foreshore(folder: str) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not any(name.partition(".")[0] == "foreshore" for name in imports_of(path)), path
+
+
+def test_lambda_edge_uses_the_standard_library_only() -> None:
+    import sys
+
+    for path in (ROOT / "lambda_edge").rglob("*.py"):
+        roots = {name.partition(".")[0] for name in imports_of(path)}
+        assert roots <= set(sys.stdlib_module_names) | {"__future__"}, path
