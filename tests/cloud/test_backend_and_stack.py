@@ -1,0 +1,170 @@
+"""The backend child, forwarding with real clients, stacks, and what a crash of it does."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import boto3
+import pytest
+
+from foreshore.cloud.backend import Backend
+from foreshore.cloud.endpoint import Endpoint
+from foreshore.cloud.sam import expand
+from foreshore.cloud.stack import Stack
+from foreshore.errors import NotEmulated, UserError
+from foreshore.provision import Provisioner, Rooms
+
+TEMPLATE = {
+    "Resources": {
+        "Table": {
+            "Type": "AWS::DynamoDB::Table",
+            "Properties": {
+                "BillingMode": "PAY_PER_REQUEST",
+                "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+            },
+        },
+        "Bucket": {"Type": "AWS::S3::Bucket"},
+        "Policy": {
+            "Type": "AWS::CloudFront::CachePolicy",
+            "Properties": {"CachePolicyConfig": {"Name": {"Fn::Sub": "${Table}-policy"}}},
+        },
+    },
+    "Outputs": {"TableArn": {"Value": {"Fn::GetAtt": ["Table", "Arn"]}}, "Table": {"Value": {"Ref": "Table"}}},
+}
+
+
+def client(service, port):
+    return boto3.client(
+        service, endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1",
+        aws_access_key_id="x", aws_secret_access_key="x",
+    )  # fmt: skip
+
+
+def with_edge(tmp_path: Path, body):
+    async def main():
+        lines = []
+        backend = Backend(
+            state=tmp_path / "state", run_folder=tmp_path / "run", region="us-east-1", account="000000000000",
+            ephemeral=False, log=lines.append,
+        )  # fmt: skip
+        endpoint = Endpoint(backend, lines.append)
+        await backend.start()
+        try:
+            port = await endpoint.start("127.0.0.1", 0)
+            await body(backend, endpoint, port, lines)
+        finally:
+            await endpoint.stop()
+            await backend.stop()
+
+    asyncio.run(main())
+
+
+def test_a_stack_is_split_between_the_backend_and_the_rooms(tmp_path):
+    async def body(backend, endpoint, port, lines):
+        rooms = Rooms(None, None)
+        stack = Stack("app", tmp_path / "template.yaml", TEMPLATE, "us-east-1", "000000000000")
+        await stack.deploy({}, Provisioner(rooms), backend)
+        table = stack.outputs["Table"]
+        assert table == stack.physical_name("Table")
+        assert stack.outputs["TableArn"].endswith(f":table/{table}")
+        assert next(iter(rooms.edge_policies.values())) == {"Name": f"{table}-policy"}
+        tables = await asyncio.to_thread(client("dynamodb", port).list_tables)
+        assert tables["TableNames"] == [table]
+
+        os.kill(backend.child.pid, signal.SIGKILL)
+        await backend.child.exited.wait()
+        backend.on_restart = lambda: stack.deploy_backend_again(backend)
+        while not (backend.restarts and backend.up.is_set()):
+            await asyncio.sleep(0.01)
+        await backend._restart
+        tables = await asyncio.to_thread(client("dynamodb", port).list_tables)
+        assert tables["TableNames"] == [table]
+        assert any("ended with code -9" in line.text for line in lines)
+
+    with_edge(tmp_path, body)
+
+
+def test_objects_of_any_kind_pass_byte_for_byte(tmp_path):
+    async def body(backend, endpoint, port, lines):
+        s3 = client("s3", port)
+        data = bytes(range(256)) * 5000
+
+        def work():
+            s3.create_bucket(Bucket="things")
+            s3.put_object(Bucket="things", Key="a b/ü.bin", Body=data, ContentType="x/y")
+            found = s3.get_object(Bucket="things", Key="a b/ü.bin")
+            assert found["Body"].read() == data
+            assert found["ContentType"] == "x/y"
+            assert s3.head_object(Bucket="things", Key="a b/ü.bin")["ContentLength"] == len(data)
+
+        await asyncio.to_thread(work)
+
+    with_edge(tmp_path, body)
+
+
+def test_a_refused_service_says_so_in_aws_shape(tmp_path):
+    async def body(backend, endpoint, port, lines):
+        endpoint.refuse("apigateway", "the API Gateway control plane")
+        apis = client("apigatewayv2", port)
+        with pytest.raises(apis.exceptions.ClientError) as caught:
+            await asyncio.to_thread(apis.get_apis)
+        assert caught.value.response["Error"]["Code"] == "NotEmulated"
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+
+    with_edge(tmp_path, body)
+
+
+def test_a_type_that_nobody_makes_is_an_error(tmp_path):
+    template = {"Resources": {"Rest": {"Type": "AWS::ApiGateway::RestApi", "Properties": {}}}}
+    stack = Stack("app", tmp_path / "template.yaml", template, "us-east-1", "000000000000")
+    with pytest.raises(UserError, match="Rest .AWS::ApiGateway::RestApi"):
+        asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None))
+
+
+def test_circles_are_refused(tmp_path):
+    policy = {"Type": "AWS::CloudFront::CachePolicy"}
+    template = {"Resources": {"A": {**policy, "DependsOn": "B"}, "B": {**policy, "DependsOn": ["A"]}}}
+    stack = Stack("app", tmp_path / "template.yaml", template, "us-east-1", "000000000000")
+    with pytest.raises(UserError, match="circle: A, B"):
+        asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None))
+
+
+SAM = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Fn:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: fn/
+      Handler: app.handler
+      Runtime: python3.11
+      Events:
+        Readings: {Type: IoTRule, Properties: {Sql: "SELECT * FROM 'a/b'"}}
+        Api: {Type: HttpApi, Properties: {Path: /x, Method: get}}
+"""
+
+
+def test_sam_is_expanded_once_and_kept(tmp_path):
+    path = tmp_path / "template.yaml"
+    path.write_text(SAM)
+    first = asyncio.run(expand(path, {}, "us-east-1", tmp_path / "cache"))
+    kinds = {resource["Type"] for resource in first["Resources"].values()}
+    assert {"AWS::Lambda::Function", "AWS::IoT::TopicRule", "AWS::ApiGatewayV2::Api"} <= kinds
+    assert first["Resources"]["Fn"]["Properties"]["Code"] == "fn/"
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_text('{"Resources": {"from": "cache"}}')
+    assert asyncio.run(expand(path, {}, "us-east-1", tmp_path / "cache"))["Resources"] == {"from": "cache"}
+
+
+def test_a_sam_mistake_names_the_resource(tmp_path):
+    path = tmp_path / "template.yaml"
+    path.write_text(SAM.replace("Handler: app.handler", "Handlr: app.handler"))
+    with pytest.raises(UserError, match="Fn"):
+        asyncio.run(expand(path, {}, "us-east-1", tmp_path / "cache"))
+
+
+def test_not_emulated_is_an_aws_error():
+    error = NotEmulated("this")
+    assert (error.code, error.status) == ("NotEmulated", 501)
