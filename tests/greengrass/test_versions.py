@@ -75,7 +75,7 @@ def test_ranges(requirement: str, version: str, expected: bool) -> None:
 
 def test_order() -> None:
     versions = [Version.parse(text) for text in ORDERED]
-    assert sorted(versions[::-1]) == versions
+    assert sorted(versions, reverse=True) == versions[::-1]
     assert [str(version) for version in versions] == ORDERED
 
 

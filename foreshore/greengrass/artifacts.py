@@ -1,0 +1,202 @@
+"""Shell: puts a component's artifacts where its steps look for them (`packages/artifacts`, `…-unarchived`).
+
+Where an artifact of component C, version V, with URI `s3://BUCKET/…/F` comes from, first match wins:
+
+1. `<project>/.foreshore/build/artifacts/C/V/F`, what a build made;
+2. `<project>/edge_components/<N>` for N the stem of F, the last part of C's name, or the whole of it (also with `-` as
+   `_`, and CamelCase as snake_case): the folder itself stands for `F` when F is a zip, else `F` inside it;
+3. `<root>/packages/artifacts/C/V/F`, put there by the artifact folder of a local deployment, or earlier.
+
+A zip is unpacked into `packages/artifacts-unarchived/C/V/<stem of F>`; a folder that stands for it is copied there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass.layout import Layout
+from foreshore.greengrass.recipes import Artifact, Manifest, Recipe
+
+SKIPPED = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+MAX_UNPACKED = 2 * 1024 * 1024 * 1024
+
+
+class ArtifactStore:
+    """The artifacts of one core. `project` is the folder whose sources stand for what S3 would hold."""
+
+    def __init__(self, root: Path, project: Path | None = None) -> None:
+        self.root = root
+        self.project = project
+        self._layout = Layout(root)
+
+    def copy_in(self, folder: Path) -> None:
+        """Take over an artifact folder of a local deployment: `<folder>/<component>/<version>/<file>`."""
+        if not folder.is_dir():
+            raise UserError(
+                "there is no such artifact folder", code="no-artifacts", where=str(folder), mend="name one that exists"
+            )
+        for file in _files(folder):
+            target = self.root / "packages/artifacts" / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+
+    def place(self, recipe: Recipe, manifest: Manifest) -> str:
+        """Bring every artifact in; give a stamp that changes with any byte of them. Raises UserError, NotEmulated."""
+        name, version = recipe.name, str(recipe.version)
+        Path(self._layout.artifacts(name, version)).mkdir(parents=True, exist_ok=True)
+        Path(self._layout.unarchived(name, version)).mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        for artifact in manifest.artifacts:
+            source = self.source(recipe, artifact)
+            digest.update(artifact.uri.encode())
+            digest.update(stamp(source).encode())
+            if source.is_dir():
+                self._place_folder(name, version, artifact, source)
+            else:
+                self._place_file(recipe, artifact, source)
+        return digest.hexdigest()
+
+    def source(self, recipe: Recipe, artifact: Artifact) -> Path:
+        """The file or folder an artifact comes from. Raises UserError(`no-artifact`) or NotEmulated."""
+        scheme = artifact.uri.partition(":")[0].lower()
+        if scheme not in ("s3", "greengrass"):
+            raise NotEmulated(f"artifacts of {scheme}: ({recipe.name})", "Use an s3:// URI.")
+        name, version, file = recipe.name, str(recipe.version), artifact.file_name
+        tried = []
+        for candidate in self._candidates(name, version, file):
+            if candidate.exists():
+                return candidate
+            tried.append(str(candidate))
+        raise UserError(
+            f"no artifact {file} of {name} {version} ({artifact.uri}); looked at: " + ", ".join(tried),
+            code="no-artifact",
+            where=recipe.where,
+            mend="put the file or folder in one of these places",
+        )
+
+    def _candidates(self, name: str, version: str, file: str) -> Iterator[Path]:
+        stem, _, suffix = file.partition(".")
+        if self.project is not None:
+            yield self.project / ".foreshore/build/artifacts" / name / version / file
+            for folder in _folder_names(stem, name):
+                source = self.project / "edge_components" / folder
+                yield source if suffix == "zip" else source / file
+        yield Path(self._layout.artifacts(name, version)) / file
+
+    def _place_file(self, recipe: Recipe, artifact: Artifact, source: Path) -> None:
+        name, version = recipe.name, str(recipe.version)
+        target = Path(self._layout.artifacts(name, version)) / artifact.file_name
+        if source != target:
+            shutil.copy2(source, target)
+        if artifact.digest:
+            _check_digest(recipe, artifact, target)
+        if artifact.execute != "NONE":
+            target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP)
+        if artifact.unarchive == "ZIP":
+            _unpack(target, Path(self._layout.unarchived(name, version)) / target.stem, recipe)
+
+    def _place_folder(self, name: str, version: str, artifact: Artifact, source: Path) -> None:
+        target = Path(self._layout.unarchived(name, version)) / Path(artifact.file_name).stem
+        fresh = target.with_name(target.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(*SKIPPED))
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+
+    def watched(self, recipe: Recipe, manifest: Manifest) -> list[Path]:
+        """What to watch for changes of a component: the sources outside the core's own folders."""
+        found = []
+        for artifact in manifest.artifacts:
+            source = self.source(recipe, artifact)
+            if self.root not in source.parents:
+                found.append(source)
+        return found
+
+
+def _folder_names(stem: str, component: str) -> list[str]:
+    last = component.rpartition(".")[2]
+    names: list[str] = []
+    for name in (stem, last, component):
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+        names += [name, name.replace("-", "_"), snake, snake.replace("-", "_")]
+    return list(dict.fromkeys(names))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and not SKIPPED & set(path.relative_to(folder).parts)
+    )
+
+
+def stamp(source: Path) -> str:
+    """A digest over names and bytes of a file, or of a folder's files."""
+    digest = hashlib.sha256()
+    for file in _files(source) if source.is_dir() else [source]:
+        name = str(file.relative_to(source)) if source.is_dir() else file.name
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def quick_stamp(source: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and modification times (ns) of a file or a folder's files: cheap enough to poll."""
+    files = _files(source) if source.is_dir() else [source]
+    found = []
+    for file in files:
+        try:
+            facts = file.stat()
+        except FileNotFoundError:
+            continue
+        found.append((str(file), facts.st_size, facts.st_mtime_ns))
+    return tuple(found)
+
+
+def _check_digest(recipe: Recipe, artifact: Artifact, file: Path) -> None:
+    try:
+        actual = hashlib.new((artifact.algorithm or "SHA-256").replace("-", "").lower(), file.read_bytes()).digest()
+    except ValueError:
+        raise UserError(
+            f"unknown digest algorithm {artifact.algorithm!r}",
+            code="bad-recipe",
+            where=recipe.where,
+            mend="use SHA-256",
+        ) from None
+    if base64.b64encode(actual).decode() != artifact.digest:
+        raise UserError(
+            f"the digest of {file.name} is not the one in the recipe of {recipe.name}",
+            code="artifact-digest",
+            where=str(file),
+            mend="bring the right file, or take Digest and Algorithm out of the recipe",
+        )
+
+
+def _unpack(archive: Path, target: Path, recipe: Recipe) -> None:
+    fresh = target.with_name(target.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            members = bundle.infolist()
+            if sum(member.file_size for member in members) > MAX_UNPACKED:
+                raise UserError(f"{archive.name} unpacks to more than 2 GB", code="bad-artifact", where=str(archive))
+            for member in members:
+                path = Path(bundle.extract(member, fresh))
+                if member.external_attr >> 16 & stat.S_IXUSR and path.is_file():
+                    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(
+            f"{archive.name} of {recipe.name} can't be unpacked: {error}",
+            code="bad-artifact",
+            where=str(archive),
+            mend="make it a zip, or set Unarchive: NONE",
+        ) from None
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.mkdir(parents=True, exist_ok=True)
+    fresh.rename(target)

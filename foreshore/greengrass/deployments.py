@@ -1,0 +1,212 @@
+"""Deployments: documents, the delta of a local deployment, and the plan from what runs to what shall run. Pure.
+
+Sources: Greengrass developer guide, "Deploy AWS IoT Greengrass components to devices" and "Create local deployments";
+API reference, CreateDeployment; nucleus, DeploymentDocumentConverter (the local delta).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from foreshore.errors import UserError
+from foreshore.greengrass.documents import Document, read
+from foreshore.greengrass.recipes import Step
+
+LOCAL_GROUP = "LOCAL_DEPLOYMENT"
+GROUP_PREFIX = "thinggroup/"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationUpdate:
+    """What a deployment does to one component's configuration: JSON pointers to reset, then a map to merge."""
+
+    merge: Mapping[str, object] = field(default_factory=dict)
+    reset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentDocument:
+    """A deployment as AWS's CreateDeployment takes it. `components` is {name: version requirement}."""
+
+    target_arn: str = ""
+    name: str = ""
+    components: Mapping[str, str] = field(default_factory=dict)
+    updates: Mapping[str, ConfigurationUpdate] = field(default_factory=dict)
+    run_with: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    failure_policy: str = "ROLLBACK"
+    notify_components: bool = True
+    update_timeout_s: float = 60.0
+    validation_timeout_s: float = 30.0
+
+    @property
+    def group(self) -> str:
+        """The deployment group that the target names: `thing/<name>` or `thinggroup/<name>`."""
+        return self.target_arn.rpartition(":")[2] or LOCAL_GROUP
+
+
+def read_document(text: str, where: str) -> DeploymentDocument:
+    """Read a deployment document, YAML or JSON, keys in CreateDeployment's spelling. Raises UserError."""
+    document = read(text, where)
+    return document_from(document)
+
+
+def document_from(document: Document) -> DeploymentDocument:
+    """Make a deployment of a parsed document. Raises UserError(`bad-deployment`) with file and line."""
+    top = _map(document, (), document.value)
+    components = _map(document, ("components",), top.get("components", {}))
+    versions: dict[str, str] = {}
+    updates: dict[str, ConfigurationUpdate] = {}
+    run_with: dict[str, Mapping[str, object]] = {}
+    for name, value in components.items():
+        path = ("components", name)
+        entry = _map(document, path, value)
+        version = entry.get("componentVersion")
+        if version is None:
+            raise _bad(document, path, f"{name} has no componentVersion", "write componentVersion: 1.0.0")
+        versions[name] = str(version)
+        if "configurationUpdate" in entry:
+            updates[name] = _update(document, (*path, "configurationUpdate"), entry["configurationUpdate"])
+        if "runWith" in entry:
+            run_with[name] = _map(document, (*path, "runWith"), entry["runWith"])
+    policies = _map(document, ("deploymentPolicies",), top.get("deploymentPolicies", {}))
+    notify = policies.get("componentUpdatePolicy")
+    validation = policies.get("configurationValidationPolicy")
+    failure = str(policies.get("failureHandlingPolicy", "ROLLBACK"))
+    if failure not in ("ROLLBACK", "DO_NOTHING"):
+        where = ("deploymentPolicies", "failureHandlingPolicy")
+        raise _bad(document, where, f"{failure!r} is no failure policy", "write ROLLBACK or DO_NOTHING")
+    return DeploymentDocument(
+        target_arn=str(top.get("targetArn", "")),
+        name=str(top.get("deploymentName", "")),
+        components=versions,
+        updates=updates,
+        run_with=run_with,
+        failure_policy=failure,
+        notify_components=not (isinstance(notify, dict) and notify.get("action") == "SKIP_NOTIFY_COMPONENTS"),
+        update_timeout_s=_seconds(notify, 60.0),
+        validation_timeout_s=_seconds(validation, 30.0),
+    )
+
+
+def _seconds(policy: object, default: float) -> float:
+    value = policy.get("timeoutInSeconds") if isinstance(policy, dict) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _map(document: Document, path: tuple[str | int, ...], value: object) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        what = ".".join(map(str, path)) or "the deployment"
+        raise _bad(document, path, f"{what} must be a map", "indent its keys below it")
+    return value
+
+
+def _bad(document: Document, path: tuple[str | int, ...], what: str, mend: str) -> UserError:
+    return UserError(what, code="bad-deployment", where=document.at(path), mend=mend)
+
+
+def _update(document: Document, path: tuple[str | int, ...], value: object) -> ConfigurationUpdate:
+    entry = _map(document, path, value)
+    merge = entry.get("merge")
+    if isinstance(merge, str):
+        try:
+            merge = json.loads(merge) if merge.strip() else {}
+        except ValueError as error:
+            raise _bad(document, (*path, "merge"), f"merge is not JSON: {error}", "mend the JSON text") from None
+    reset = entry.get("reset") or []
+    if not isinstance(reset, list) or not all(isinstance(pointer, str) for pointer in reset):
+        raise _bad(document, (*path, "reset"), "reset must be a list of JSON pointers", 'write ["/a/b"]')
+    return ConfigurationUpdate(_map(document, (*path, "merge"), merge), tuple(reset))
+
+
+def local_update(value: Mapping[str, object]) -> ConfigurationUpdate:
+    """Read `{"MERGE": {}, "RESET": []}` of a local deployment (either case). Raises UserError."""
+    fields = {key.lower(): child for key, child in value.items()}
+    unknown = fields.keys() - {"merge", "reset"}
+    merge = fields.get("merge") or {}
+    reset = fields.get("reset") or []
+    if unknown or not isinstance(merge, Mapping) or not isinstance(reset, list):
+        raise UserError(
+            "a configuration update has MERGE (a map) and RESET (a list of JSON pointers)",
+            code="bad-deployment",
+            mend='write {"<component>": {"MERGE": {…}, "RESET": ["/key"]}}',
+        )
+    return ConfigurationUpdate(merge, tuple(str(pointer) for pointer in reset))
+
+
+def local_roots(running: Mapping[str, str], add: Mapping[str, str], remove: Sequence[str]) -> dict[str, str]:
+    """The roots of a group after a local deployment: those there, without the removed, with the added."""
+    roots = {name: version for name, version in running.items() if name not in remove}
+    roots.update(add)
+    return roots
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What one component is once resolved: two equal definitions need no restart.
+
+    `dependencies` is {component: is it HARD}; `stamp` changes when its artifacts' bytes do.
+    """
+
+    name: str
+    version: str
+    steps: Mapping[str, Step]
+    dependencies: Mapping[str, bool]
+    stamp: str = ""
+    component_type: str = "aws.greengrass.generic"
+    error_reset_s: float = 3600.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do, each list in dependency order. `bootstrap` is a subset of `add` and `reinstall`."""
+
+    add: list[str] = field(default_factory=list)
+    remove: list[str] = field(default_factory=list)
+    reinstall: list[str] = field(default_factory=list)
+    restart: list[str] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    bootstrap: list[str] = field(default_factory=list)
+
+    @property
+    def touched(self) -> list[str]:
+        """Every component that the deployment changes."""
+        return [*self.add, *self.reinstall, *self.restart, *self.remove]
+
+
+def plan(current: Mapping[str, Definition], wanted: Mapping[str, Definition], order: Sequence[str]) -> Plan:
+    """Compare what runs with what shall run. `order` is `resolution.start_order` of the wanted components."""
+    result = Plan(remove=[name for name in current if name not in wanted])
+    for name in order:
+        verdict = _verdict(current.get(name), wanted[name])
+        getattr(result, verdict).append(name)
+        if _needs_bootstrap(current.get(name), wanted[name]):
+            result.bootstrap.append(name)
+    return result
+
+
+def _verdict(old: Definition | None, new: Definition) -> str:
+    if old is None:
+        return "add"
+    if old.version != new.version or old.steps.get("install") != new.steps.get("install"):
+        return "reinstall"
+    if old.stamp != new.stamp:
+        return "reinstall" if "install" in new.steps else "restart"
+    if _running_part(old) != _running_part(new):
+        return "restart"
+    return "keep"
+
+
+def _running_part(definition: Definition) -> dict[str, Step]:
+    """The steps whose change asks for a restart; Shutdown's does not (nucleus, GenericExternalService)."""
+    return {name: step for name, step in definition.steps.items() if name not in ("shutdown", "install")}
+
+
+def _needs_bootstrap(old: Definition | None, new: Definition) -> bool:
+    """A new component, another version or another bootstrap step (nucleus, isBootstrapRequired)."""
+    if "bootstrap" not in new.steps:
+        return False
+    return old is None or old.version != new.version or old.steps.get("bootstrap") != new.steps["bootstrap"]

@@ -1,0 +1,359 @@
+"""Shell: one component's processes. Feeds the lifecycle machine with what happens and does what it commands.
+
+Every step is `sh -c <script>` in the component's work folder, leader of a process group of its own. Its output goes
+line by line to the component's log. Skipif is answered here, because it looks at files and the PATH.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from foreshore.children import Child, spawn
+from foreshore.errors import UserError
+from foreshore.greengrass.layout import LOG_FILE_BYTES, LOG_TOTAL_BYTES, log_line
+from foreshore.greengrass.lifecycle import (
+    Changed,
+    Event,
+    Killed,
+    KillProcesses,
+    Machine,
+    Request,
+    RunStep,
+    State,
+    StepEnded,
+    StepFailed,
+    StepSkipped,
+    StepStarted,
+    StepTimedOut,
+    timeout_of,
+)
+from foreshore.greengrass.recipes import Step
+from foreshore.seams import EmitLog, LogLine
+
+GRACE_S = 5.0
+TAIL_LINES = 20
+
+
+class ComponentLog:
+    """A component's log file in AWS's format, rotated by size, and the same lines for the trace store."""
+
+    def __init__(self, path: Path, component: str, emit: EmitLog, *, file_bytes: int = LOG_FILE_BYTES) -> None:
+        self.path = path
+        self.component = component
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._emit = emit
+        self._limit = file_bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        self._size = path.stat().st_size
+
+    def write(
+        self, level: str, event: str, message: str, contexts: Mapping[str, object], *, thread: str = "Copier"
+    ) -> None:
+        """Append one line and hand it on."""
+        now = time.time_ns()
+        line = log_line(now, level, thread, self.component, event, message, contexts).encode()
+        if self._size and self._size + len(line) > self._limit:
+            self._rotate()
+        self._file.write(line)
+        self._file.flush()
+        self._size += len(line)
+        if event in ("stdout", "stderr"):
+            self.tail.append(message)
+        text = message if event in ("stdout", "stderr") else f"{event}. {message}".rstrip(". ")
+        self._emit(LogLine(now, "greengrass", self.component, level, "", text))
+
+    def _rotate(self) -> None:
+        """`<component>_yyyy_MM_dd_HH_<n>.log`, the oldest removed beyond the total limit."""
+        self._file.close()
+        stamp = f"{datetime.now(UTC):%Y_%m_%d_%H}"
+        number = 0
+        while (target := self.path.with_name(f"{self.component}_{stamp}_{number}.log")).exists():
+            number += 1
+        self.path.rename(target)
+        old = sorted(self.path.parent.glob(f"{self.component}_*_*.log"), key=lambda each: each.stat().st_mtime)
+        while old and sum(each.stat().st_size for each in old) > LOG_TOTAL_BYTES:
+            old.pop(0).unlink()
+        self._file = self.path.open("ab")
+        self._size = 0
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+
+class Runner:
+    """One component at one version. `post` takes events; `on_change` hears every change of state."""
+
+    def __init__(
+        self,
+        name: str,
+        steps: Mapping[str, Step],
+        *,
+        version: str,
+        root: Path,
+        cwd: Path,
+        environment: Callable[[Step], dict[str, str]],
+        log: ComponentLog,
+        run_folder: Path,
+        on_change: Callable[[str, Changed], None],
+        error_reset_s: float = 3600.0,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.machine = Machine(steps, error_reset_s=error_reset_s)
+        self.log = log
+        self.children: list[Child] = []
+        self.paused = False
+        self._root = root
+        self._cwd = cwd
+        self._environment = environment
+        self._run_folder = run_folder
+        self._on_change = on_change
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._events: deque[Event] = deque()
+        self._handling = False
+
+    # events in, commands out
+
+    def post(self, event: Event) -> None:
+        """Give the machine an event and start what it commands. Events posted meanwhile wait their turn."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                for command in self.machine.handle(self._events.popleft(), time.monotonic()):
+                    self._do(command)
+        finally:
+            self._handling = False
+
+    def _do(self, command: object) -> None:
+        if isinstance(command, Changed):
+            self._note_change(command)
+        elif isinstance(command, RunStep):
+            self._spawn_task(self._run_step(command))
+        elif isinstance(command, KillProcesses):
+            self._cancel_timers()
+            self._spawn_task(self._kill(command))
+
+    def _spawn_task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.log.write("ERROR", "service-errored", repr(task.exception()), self._contexts())
+
+    def _note_change(self, change: Changed) -> None:
+        contexts = {**self._contexts(), "currentState": change.old, "newState": change.new}
+        level = "ERROR" if change.new in (State.ERRORED, State.BROKEN) else "INFO"
+        self.log.write(level, "service-set-state", change.reason, contexts, thread=f"{self.name}-lifecycle")
+        self._on_change(self.name, change)
+
+    def _contexts(self, step: Step | None = None) -> dict[str, object]:
+        contexts: dict[str, object] = {}
+        if step is not None:
+            contexts["scriptName"] = f"services.{self.name}.lifecycle.{step.label}"
+        return {**contexts, "serviceName": self.name, "currentState": str(self.machine.state)}
+
+    # steps
+
+    async def _run_step(self, command: RunStep) -> None:
+        name, run = command.step, command.run
+        step = self.machine.steps[name]
+        environment = self._environment(step)
+        skip = self._skips(step, environment)
+        if skip is None:
+            self.log.write("ERROR", "generic-service-invalid-config", f"Skipif {step.skip_if!r}", self._contexts(step))
+            self.post(StepFailed(name, run, "CONFIG_NOT_VALID"))
+            return
+        if skip or not step.script.strip():
+            self.post(StepSkipped(name, run))
+            return
+        async with self._lock:
+            try:
+                await self._start(name, run, step, environment)
+            except OSError as error:
+                self.log.write("ERROR", "shell-runner-error", str(error), self._contexts(step))
+                self.post(StepFailed(name, run, "IO_ERROR"))
+                return
+        if command.timeout_s is not None:
+            self._timers[name, run] = asyncio.get_running_loop().call_later(
+                command.timeout_s, self._timed_out, name, run
+            )
+        self.post(StepStarted(name, run))
+
+    async def _start(self, name: str, run: int, step: Step, environment: dict[str, str]) -> None:
+        contexts = self._contexts(step)
+        self.log.write("INFO", "shell-runner-start", step.script.strip(), contexts, thread=f"{self.name}-lifecycle")
+        if step.requires_privilege and os.geteuid() != 0:
+            self.log.write(
+                "WARN", "no-privilege", f"{step.label} requires privilege; it runs as the present user", contexts
+            )
+        started = False
+        ended: list[int] = []
+
+        def on_exit(code: int) -> None:
+            if started:
+                self._ended(name, run, step, code)
+            else:
+                ended.append(code)
+
+        child = await self._spawn(step, environment, on_exit)
+        self.children.append(child)
+        started = True
+        if ended:
+            asyncio.get_running_loop().call_soon(self._ended, name, run, step, ended[0])
+
+    async def _spawn(self, step: Step, environment: dict[str, str], on_exit: Callable[[int], None]) -> Child:
+        def on_line(stream: str, text: str) -> None:
+            self.log.write("INFO" if stream == "stdout" else "WARN", stream, text.rstrip(), self._contexts(step))
+
+        self._cwd.mkdir(parents=True, exist_ok=True)
+        return await spawn(
+            ["sh", "-c", step.script],
+            env=environment,
+            cwd=self._cwd,
+            on_line=on_line,
+            on_exit=on_exit,
+            run_folder=self._run_folder,
+        )
+
+    def _ended(self, name: str, run: int, step: Step, code: int) -> None:
+        self.children = [child for child in self.children if child.returncode is None]
+        timer = self._timers.pop((name, run), None)
+        if timer is not None:
+            timer.cancel()
+        level = "INFO" if code == 0 else "WARN"
+        contexts = {"exitCode": code, **self._contexts(step)}
+        how = f"{name.capitalize()} script was ended by {_signal_name(code)}" if code < 0 else ""
+        message = how or f"{name.capitalize()} script exited"
+        self.log.write(level, "", message, contexts, thread=f"{self.name}-lifecycle")
+        self.post(StepEnded(name, run, code))
+
+    def _timed_out(self, name: str, run: int) -> None:
+        self._timers.pop((name, run), None)
+        self.post(StepTimedOut(name, run))
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _skips(self, step: Step, environment: Mapping[str, str]) -> bool | None:
+        """Whether Skipif holds; None when it is not `[!]onpath X` or `[!]exists F`."""
+        if not step.skip_if:
+            return False
+        text = step.skip_if.strip()
+        negated = text.startswith("!")
+        words = text.removeprefix("!").strip().split(None, 1)
+        if len(words) != 2 or words[0] not in ("onpath", "exists"):
+            return None
+        if words[0] == "onpath":
+            found = shutil.which(words[1], path=environment.get("PATH")) is not None
+        else:
+            found = Path(words[1].replace("~root", str(self._root), 1)).expanduser().exists()
+        return found is not negated
+
+    async def _kill(self, command: KillProcesses) -> None:
+        async with self._lock:
+            await self._stop_children()
+        self.post(Killed(command.run))
+
+    async def _stop_children(self) -> None:
+        if self.paused:
+            self._signal(signal.SIGCONT)
+            self.paused = False
+        children, self.children = self.children, []
+        await asyncio.gather(*(child.stop(GRACE_S) for child in children))
+
+    # what the core asks
+
+    async def bootstrap(self) -> int:
+        """Run the bootstrap step to its end; give its exit code, 0 when there is none. Raises UserError on timeout."""
+        step = self.machine.steps.get("bootstrap")
+        if step is None:
+            return 0
+        environment = self._environment(step)
+        skip = self._skips(step, environment)
+        if skip is None:
+            return 1
+        if skip:
+            return 0
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        child = await self._spawn(step, environment, done.set_result)
+        timeout = timeout_of("bootstrap", step)
+        try:
+            return await asyncio.wait_for(asyncio.shield(done), timeout)
+        except TimeoutError:
+            raise UserError(
+                f"the bootstrap step of {self.name} did not finish within {timeout:g} s",
+                code="bootstrap-timeout",
+                mend="raise its Timeout, or make it quicker",
+            ) from None
+        finally:
+            await child.stop(GRACE_S)
+
+    def pause(self) -> None:
+        """Freeze all processes (SIGSTOP to their groups)."""
+        self._signal(signal.SIGSTOP)
+        self.paused = True
+
+    def resume(self) -> None:
+        """Thaw them."""
+        self._signal(signal.SIGCONT)
+        self.paused = False
+
+    def _signal(self, number: int) -> None:
+        for child in self.children:
+            child.signal(number)
+
+    def replace_steps(self, steps: Mapping[str, Step], version: str) -> None:
+        """Take another definition; the next start uses it."""
+        self.machine.steps = dict(steps)
+        self.version = version
+
+    async def close(self, request: Request = Request.CLOSE) -> None:
+        """Shut down in order (Shutdown step, then signals), or UNINSTALL, and wait for the end."""
+        changed = asyncio.Event()
+        previous = self._on_change
+
+        def on_change(name: str, change: Changed) -> None:
+            previous(name, change)
+            changed.set()
+
+        self._on_change = on_change
+        self.post(request)
+        while not self.machine.is_closed:
+            changed.clear()
+            waiting = [task for task in self._tasks if task is not asyncio.current_task()]
+            waiter = asyncio.ensure_future(changed.wait())
+            await asyncio.wait([waiter, *waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+        self._cancel_timers()
+        await self._stop_children()
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+        self._on_change = previous
+        self.log.close()
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

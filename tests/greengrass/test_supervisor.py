@@ -1,0 +1,309 @@
+"""Components as real processes: environment, logs, states, deployments, rollback, restart of the core."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from foreshore.errors import UserError
+from foreshore.greengrass.components import ComponentNotFound, DeploymentStatus, Tokens
+from foreshore.greengrass.configuration import Configuration
+from foreshore.greengrass.lifecycle import State
+from foreshore.greengrass.supervisor import Supervisor
+from foreshore.seams import LogLine, Span
+
+SLEEP = "exec sleep 600"
+
+
+class Bench:
+    """A supervisor over a temporary root, and what it emitted."""
+
+    def __init__(self, folder: Path, configuration: Configuration | None = None) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.recipes = folder / "recipes"
+        self.recipes.mkdir(exist_ok=True)
+        self.lines: list[LogLine] = []
+        self.spans: list[Span] = []
+        self.configuration = configuration or Configuration()
+        self.tokens = Tokens(lambda count: [random.randrange(26) for _ in range(count)])
+        self.supervisor = Supervisor(
+            root=self.root,
+            thing="core-1",
+            region="eu-west-1",
+            configuration=self.configuration,
+            environment=lambda: {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566", "PATH": os.environ["PATH"]},
+            ipc_socket=self.root / "ipc.socket",
+            tokens=self.tokens,
+            log=self.lines.append,
+            span=self.spans.append,
+            run_folder=folder / "run",
+        )
+
+    def recipe(self, name: str, version: str = "1.0.0", *, body: str = "", **steps: str) -> None:
+        lifecycle = "".join(f"      {step}: {script!r}\n" for step, script in steps.items())
+        (self.recipes / f"{name}-{version}.yaml").write_text(
+            f"RecipeFormatVersion: '2020-01-25'\nComponentName: {name}\nComponentVersion: {version}\n{body}"
+            f"Manifests:\n  - Platform:\n      os: linux\n    Lifecycle:\n{lifecycle}"
+        )
+
+    async def deploy(self, *, remove: tuple[str, ...] = (), policy: str = "ROLLBACK", **add: str) -> DeploymentStatus:
+        return await self.deploy_with({}, dict(add), remove, policy)
+
+    async def deploy_with(
+        self,
+        config: dict[str, dict[str, object]],
+        add: dict[str, str],
+        remove: tuple[str, ...] = (),
+        policy: str = "ROLLBACK",
+    ) -> DeploymentStatus:
+        identifier = await self.supervisor.deploy_local(self.recipes, None, add, list(remove), config, policy)
+        return await self.supervisor.wait(identifier)
+
+    def text(self, name: str) -> str:
+        return (self.root / "logs" / f"{name}.log").read_text()
+
+    def pid(self, name: str) -> int:
+        return self.supervisor.runners[name].children[0].pid
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    def state(self, name: str) -> str:
+        return self.supervisor.details(name).state
+
+
+def run(folder: Path, work: Callable[[Bench], Awaitable[None]]) -> None:
+    async def main() -> None:
+        bench = Bench(folder)
+        await bench.supervisor.start()
+        try:
+            await work(bench)
+        finally:
+            await bench.supervisor.stop()
+        assert not list((folder / "run").glob("*"))
+
+    asyncio.run(main())
+
+
+def test_a_recipe_becomes_a_running_process_with_awss_environment(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("hello", run="env | sort; pwd; echo oops >&2; " + SLEEP)
+        status = await bench.deploy(hello="1.0.0")
+        assert (status.status, status.detailed) == ("SUCCEEDED", "SUCCESSFUL")
+        assert bench.state("hello") == "RUNNING"
+        await bench.until(lambda: "stderr. oops" in bench.text("hello"))
+        await bench.until(lambda: f"stdout. {bench.root}/work/hello." in bench.text("hello"))
+        text = bench.text("hello")
+        token = bench.tokens.issue("hello")
+        for pair in (
+            f"SVCUID={token}",
+            f"AWS_CONTAINER_AUTHORIZATION_TOKEN={token}",
+            "AWS_REGION=eu-west-1",
+            "AWS_DEFAULT_REGION=eu-west-1",
+            "AWS_IOT_THING_NAME=core-1",
+            "AWS_ENDPOINT_URL=http://127.0.0.1:4566",
+            f"AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH={bench.root}/ipc.socket",
+            "GGC_VERSION=",
+        ):
+            assert pair in text
+        assert f"stdout. {bench.root}/work/hello. {{scriptName=services.hello.lifecycle.run, serviceName=hello" in text
+        assert "[WARN] (Copier) hello: stderr. oops." in text
+        assert any(line.text == "oops" and line.source == "hello" and line.level == "WARN" for line in bench.lines)
+        assert (bench.root / "cli_ipc_info" / f"user-{os.getuid()}").stat().st_mode & 0o777 == 0o600
+
+    run(tmp_path, work)
+
+
+def test_sigkill_is_seen_reported_and_answered_by_a_restart(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("worker", run=SLEEP)
+        await bench.deploy(worker="1.0.0")
+        first = bench.pid("worker")
+        os.kill(first, signal.SIGKILL)
+        await bench.until(lambda: bench.state("worker") == "RUNNING" and bench.pid("worker") != first)
+        assert "ended by SIGKILL" in bench.text("worker")
+
+    run(tmp_path, work)
+
+
+def test_three_errors_end_broken_with_the_last_lines_in_the_status(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("bad", run="echo cannot find the sensor; exit 7")
+        status = await bench.deploy_with({}, {"bad": "1.0.0"}, policy="DO_NOTHING")
+        assert status.status == "FAILED"
+        assert status.detailed == "FAILED_ROLLBACK_NOT_REQUESTED"
+        assert "cannot find the sensor" in status.failure_cause
+        assert "code 7" in status.failure_cause
+        assert bench.state("bad") == "BROKEN"
+        assert bench.text("bad").count("Run script exited") == 3
+
+    run(tmp_path, work)
+
+
+def test_a_failed_deployment_is_rolled_back(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        body = "ComponentConfiguration:\n  DefaultConfiguration:\n    rate: 1\n"
+        bench.recipe("app", body=body, run=SLEEP)
+        await bench.deploy(app="1.0.0")
+        bench.recipe("app", "1.1.0", body=body, run="exit 1")
+        status = await bench.deploy_with({"app": {"MERGE": {"rate": 9}}}, {"app": "1.1.0"})
+        assert status.detailed == "FAILED_ROLLBACK_COMPLETE"
+        assert bench.supervisor.details("app").version == "1.0.0"
+        assert bench.state("app") == "RUNNING"
+        assert bench.supervisor.details("app").configuration == {"rate": 1}
+        assert bench.supervisor.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
+
+    run(tmp_path, work)
+
+
+def test_hard_dependencies_start_first_and_restart_their_dependents(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("base", startup="echo base-up", shutdown="echo base-down")
+        hard = "ComponentDependencies:\n  base:\n    VersionRequirement: ^1.0.0\n"
+        bench.recipe("top", body=hard, run=SLEEP)
+        status = await bench.deploy(top="1.0.0")
+        assert status.status == "SUCCEEDED", status
+        assert bench.state("base") == "RUNNING"
+        first = bench.pid("top")
+        await bench.supervisor.restart_component("base")
+        await bench.until(lambda: bench.text("base").count("base-up") >= 4)
+        await bench.until(lambda: bench.state("top") == "RUNNING" and bench.pid("top") != first)
+
+    run(tmp_path, work)
+
+
+def test_configuration_reset_merge_and_variables(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        body = (
+            "ComponentConfiguration:\n  DefaultConfiguration:\n    greeting: hello\n    limits: {low: 1, high: 5}\n"
+            "    list: [1, 2]\n"
+        )
+        script = "echo said {configuration:/greeting} {configuration:/limits} {configuration:/none} {iot:thingName};"
+        bench.recipe("talker", body=body, run=script + SLEEP)
+        await bench.deploy_with({"talker": {"MERGE": {"greeting": "moin", "limits": {"high": 9}}}}, {"talker": "1.0.0"})
+        await bench.until(lambda: "said moin" in bench.text("talker"))
+        assert "said moin {high:9,low:1} {configuration:/none} core-1" in bench.text("talker")
+        await bench.deploy_with({"talker": {"RESET": ["/greeting"], "MERGE": {"list": [3]}}}, {"talker": "1.0.0"})
+        await bench.until(lambda: "said hello" in bench.text("talker"))
+        expected = {"greeting": "hello", "limits": {"low": 1, "high": 9}, "list": [3]}
+        assert bench.supervisor.details("talker").configuration == expected
+
+    run(tmp_path, work)
+
+
+def test_only_changed_components_restart(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("one", run=SLEEP)
+        bench.recipe("two", run=SLEEP)
+        await bench.deploy(one="1.0.0", two="1.0.0")
+        pids = bench.pid("one"), bench.pid("two")
+        bench.recipe("two", run="echo changed; " + SLEEP)
+        await bench.deploy(two="1.0.0")
+        assert bench.pid("one") == pids[0]
+        assert bench.pid("two") != pids[1]
+        await bench.deploy(remove=("one",))
+        with pytest.raises(ComponentNotFound):
+            bench.supervisor.details("one")
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids[0], 0)
+
+    run(tmp_path, work)
+
+
+def test_what_was_deployed_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        await bench.supervisor.start()
+        bench.recipe("app", run=SLEEP)
+        await bench.deploy(app="1.0.0")
+        await bench.supervisor.stop()
+        again = Bench(tmp_path, bench.configuration)
+        await again.supervisor.start()
+        await again.until(lambda: again.state("app") == "RUNNING")
+        assert again.supervisor.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
+        await again.supervisor.stop()
+        await again.supervisor.stop()
+
+    asyncio.run(main())
+
+
+def test_conflicts_change_nothing(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("lib", run=SLEEP)
+        bench.recipe("app", body="ComponentDependencies:\n  lib:\n    VersionRequirement: ^2.0.0\n", run=SLEEP)
+        status = await bench.deploy(app="1.0.0")
+        assert status.detailed == "FAILED_NO_STATE_CHANGE"
+        assert "app asks ^2.0.0; at hand: 1.0.0" in status.failure_cause
+        assert status.error_stack == ["DEPLOYMENT_FAILURE", "NO_AVAILABLE_COMPONENT_VERSION"]
+        with pytest.raises(UserError, match="MERGE"):
+            await bench.deploy_with({"app": {"MERGEE": {}}}, {})
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize(("code", "word"), [(0, "SUCCEEDED"), (100, "SUCCEEDED"), (101, "SUCCEEDED"), (3, "FAILED")])
+def test_bootstrap_exit_codes(tmp_path: Path, code: int, word: str) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("other", run=SLEEP)
+        await bench.deploy(other="1.0.0")
+        before = bench.pid("other")
+        bench.recipe("app", bootstrap=f"echo bootstrapping; exit {code}", run=SLEEP)
+        status = await bench.deploy_with({}, {"app": "1.0.0"})
+        assert status.status == word
+        assert "bootstrapping" in bench.text("app")
+        if code == 0:
+            assert bench.pid("other") == before
+        if code in (100, 101):
+            await bench.until(lambda: bench.state("other") == "RUNNING")
+            assert bench.pid("other") != before
+
+    run(tmp_path, work)
+
+
+def test_install_timeout_skipif_and_setenv(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        (bench.recipes / "app.json").write_text(
+            """{"recipeFormatVersion": "2020-01-25", "componentName": "app", "componentVersion": "1.0.0",
+            "manifests": [{"lifecycle": {
+                "setenv": {"OUTER": "one", "BOTH": "outer"},
+                "install": {"script": "echo never; exit 1", "skipif": "onpath sh"},
+                "startup": {"script": "echo got $OUTER $BOTH", "setenv": {"BOTH": "inner"}, "timeout": "20"},
+                "shutdown": "echo going"}}]}"""
+        )
+        status = await bench.deploy(app="1.0.0")
+        assert status.status == "SUCCEEDED"
+        assert "got one inner" in bench.text("app")
+        assert "never" not in bench.text("app")
+        await bench.supervisor.stop_component("app")
+        await bench.until(lambda: bench.state("app") == "FINISHED")
+        assert "going" in bench.text("app")
+
+    run(tmp_path, work)
+
+
+def test_update_state_and_pause(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("slow", startup=SLEEP)
+        identifier = await bench.supervisor.deploy_local(bench.recipes, None, {"slow": "1.0.0"}, [], {})
+        await bench.until(lambda: "slow" in bench.supervisor.runners and bench.state("slow") == "STARTING")
+        await bench.until(lambda: bool(bench.supervisor.runners["slow"].children))
+        bench.supervisor.report_state("slow", "RUNNING")
+        assert (await bench.supervisor.wait(identifier)).status == "SUCCEEDED"
+        await bench.supervisor.pause_component("slow")
+        stat = Path(f"/proc/{bench.pid('slow')}/stat")
+        await bench.until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        await bench.supervisor.resume_component("slow")
+        await bench.until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
+        bench.supervisor.report_state("slow", "ERRORED")
+        await bench.until(lambda: bench.state("slow") == State.STARTING)
+
+    run(tmp_path, work)
