@@ -1,0 +1,1 @@
+"""Constants and ARN handling that greengrasssdk 1.x expects of its runtime."""

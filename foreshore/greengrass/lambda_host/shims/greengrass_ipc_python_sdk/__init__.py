@@ -1,0 +1,1 @@
+"""The calls that greengrasssdk makes to reach the rest of a core."""
