@@ -50,6 +50,7 @@ class Options:
     """What the command line chooses. `port_base` None: the default ports; 0: free ones; N: N and up."""
 
     folder: Path
+    home: Path | None = None
     host: str = HOST
     port_base: int | None = None
     only: tuple[str, ...] = ROOMS
@@ -70,7 +71,7 @@ class App:
         self.options = options
         self.project = Project.read(options.folder, options.templates, options.recipes)
         self.ports = Ports(options.port_base)
-        self.home = self.project.home
+        self.home = options.home or self.project.home
         self.state = self.home / "state"
         self.certs = self.home / "certs"
         self.run_folder = self.home / "run"
@@ -158,7 +159,7 @@ class App:
 
     def _open_folder(self) -> None:
         try:
-            self.home.mkdir(mode=0o700, exist_ok=True)
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.options.ephemeral:
                 self._lock_folder()
                 shutil.rmtree(self.state, ignore_errors=True)
@@ -451,7 +452,7 @@ def _files_under(folder: Path) -> list[Path]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder))
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _port_in(error: OSError, ports: dict[str, int]) -> int:

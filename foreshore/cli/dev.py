@@ -23,9 +23,11 @@ def edge_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that `dev`, `exec` and `demo` share."""
     option = click.option
     decorators = [
-        option("--port-base", type=click.IntRange(0, 65000), metavar="N", help="Move all ports to N and up; 0: free ones."),
+        option("--port-base", type=click.IntRange(0, 65000), metavar="N",
+               help="Move all ports to N and up; 0: free ones."),
         option("--only", metavar="ROOMS", help=f"Start only these: {', '.join(ROOMS)}."),
         option("--backend", metavar="URL", default="", help="Use this AWS-compatible backend, not a MiniStack child."),
+        option("--home", metavar="DIR", help="Keep state, certificates and endpoints.json here, not in .foreshore."),
         option("--ephemeral", is_flag=True, help="Begin with no state."),
         option("--template", "templates", metavar="PATH", multiple=True, help="A SAM or CloudFormation template."),
         option("--recipes", metavar="DIR", help="The folder of Greengrass recipes."),
@@ -52,7 +54,8 @@ def options_of(folder: str, values: dict[str, Any]) -> Options:
             f"no such room: {', '.join(sorted(unknown))}", code="only", mend=f"known are {', '.join(ROOMS)}"
         )
     return Options(
-        folder=Path(folder), host=values["host"], port_base=values["port_base"], only=only, backend=values["backend"],
+        folder=Path(folder), home=Path(values["home"]).resolve() if values["home"] else None, host=values["host"],
+        port_base=values["port_base"], only=only, backend=values["backend"],
         ephemeral=values["ephemeral"], templates=tuple(map(Path, values["templates"])),
         recipes=Path(values["recipes"]) if values["recipes"] else None, mqtt_profile=values["mqtt_profile"],
         rate_limits=not values["no_rate_limits"], runtime_client=values["runtime_client"],

@@ -41,20 +41,29 @@ def command(ctx: click.Context, scenario: str, target: str, rate: float | None, 
     ctx.exit(1 if failed else 0)
 
 
-def replay(folder: str, path: Path, target: str, rate: float | None, *, show_progress: bool) -> list[Report]:
+def replay(
+    folder: str,
+    path: Path,
+    target: str,
+    rate: float | None,
+    *,
+    show_progress: bool,
+    ends: dict[str, Any] | None = None,
+    home: Path | None = None,
+) -> list[Report]:
     """Make the identities, connect and replay; gives a report a device. Raises UserError."""
     from foreshore.simulate.fleet import Fleet
     from foreshore.simulate.identities import Registrar
     from foreshore.simulate.scenario import parse
 
-    ends = endpoints(folder)
+    ends = ends or endpoints(folder)
     try:
         scenario = parse(path.read_text("utf-8"), str(path))
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", code="scenario", where=str(path)) from error
     if rate is not None:
         scenario = dataclasses.replace(scenario, rate=rate)
-    home = Path(folder).resolve() / ".foreshore"
+    home = home or Path(folder).resolve() / ".foreshore"
 
     async def identities() -> dict[str, Identity]:
         registrar = Registrar(ends["aws"], ends["region"], home / "devices")
