@@ -12,6 +12,7 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 # The shells: the only modules of a room that do I/O.
 SHELLS = {
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
+    "greengrass/cloud_proxy.py", "greengrass/server.py", "greengrass/service.py",
     "simulate/fleet.py", "simulate/identities.py",
 }  # fmt: skip
 

@@ -80,6 +80,7 @@ class Configuration:
         self._journal = journal
         self._trees: dict[str, tuple[str, Branch]] = {self._fold(name): (name, tree) for name, tree in trees}
         self._watchers: dict[str, list[tuple[KeyPath, Watcher]]] = {}
+        self._all_watchers: list[Watcher] = []
 
     # reading
 
@@ -205,6 +206,16 @@ class Configuration:
 
         return stop
 
+    def watch_all(self, watcher: Watcher) -> Callable[[], None]:
+        """Hear every change of every component. Gives the way to stop."""
+        self._all_watchers.append(watcher)
+
+        def stop() -> None:
+            if watcher in self._all_watchers:
+                self._all_watchers.remove(watcher)
+
+        return stop
+
     def _commit(self, trees: Mapping[str, Branch | None], changes: Sequence[Change]) -> None:
         if self._journal is not None:
             changed = {name: tree for name, tree in trees.items() if self._differs(name, tree)}
@@ -223,6 +234,8 @@ class Configuration:
         return entry is not None if tree is None else entry is None or entry[1] is not tree
 
     def _announce(self, change: Change) -> None:
+        for watcher in list(self._all_watchers):
+            watcher(change)
         folded = tuple(self._fold(key) for key in change.path)
         for path, watcher in list(self._watchers.get(self._fold(change.component), ())):
             if folded[: len(path)] == path or (change.removed and path[: len(folded)] == folded):

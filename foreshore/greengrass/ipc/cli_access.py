@@ -1,0 +1,60 @@
+"""What the operations of aws.greengrass.Cli share: who may call them, and the shapes of components and deployments."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from foreshore.greengrass.authorization import CLI
+from foreshore.greengrass.components import ComponentStatus, DeploymentStatus
+from foreshore.greengrass.ipc.operation import Call, invalid_arguments
+
+CLI_CLIENT = "greengrass-cli"
+
+
+def is_cli(component: str) -> bool:
+    """Whether a principal is the CLI itself (`aws.greengrass.Cli`, or a user's `greengrass-cli#user`)."""
+    return component == CLI or component.startswith(CLI_CLIENT)
+
+
+def authorize(call: Call, operation: str, resource: str | None) -> None:
+    """The CLI may do all; a component needs a policy, but lite asks for none. Raises UnauthorizedError."""
+    if not is_cli(call.component) and call.core.profile != "lite":
+        call.authorize(CLI, operation, resource)
+
+
+def required_name(call: Call) -> str:
+    """The request's componentName. Raises InvalidArgumentsError."""
+    name = call.request.get("componentName")
+    if not name:
+        raise invalid_arguments("Component name is required")
+    return str(name)
+
+
+def component_details(status: ComponentStatus) -> dict[str, object]:
+    """ComponentDetails."""
+    return {
+        "componentName": status.name,
+        "version": status.version,
+        "state": status.state,
+        "configuration": status.configuration,
+    }
+
+
+def local_deployment(status: DeploymentStatus) -> dict[str, object]:
+    """LocalDeployment. `createdOn` is what the nucleus writes (dd-MM-uuuu HH:mm:ss z), not what the model says."""
+    created = datetime.fromtimestamp(status.created_ms / 1000, UTC)
+    body: dict[str, object] = {
+        "deploymentId": status.id,
+        "status": status.status,
+        "createdOn": created.strftime("%d-%m-%Y %H:%M:%S UTC"),
+    }
+    if status.detailed:
+        details: dict[str, object] = {"detailedDeploymentStatus": status.detailed}
+        if status.error_stack:
+            details["deploymentErrorStack"] = status.error_stack
+        if status.error_types:
+            details["deploymentErrorTypes"] = status.error_types
+        if status.failure_cause:
+            details["deploymentFailureCause"] = status.failure_cause
+        body["deploymentStatusDetails"] = details
+    return body

@@ -1,0 +1,285 @@
+"""What an IPC operation is: its table entry, its call, its errors, and the checking of a request's members. Pure."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from foreshore.errors import AwsError
+from foreshore.greengrass.authorization import Authorization, denial
+from foreshore.greengrass.components import Components, ComponentUpdates, ConfigurationValidations, Profile, Tokens
+from foreshore.greengrass.configuration import Configuration
+from foreshore.greengrass.pubsub import LocalMessage, PubSub
+from foreshore.seams import Publication
+
+Reply = Mapping[str, object]
+Request = dict[str, Any]
+EMPTY: Reply = {}
+
+
+class IpcError(AwsError):
+    """An error shape of the service model. `code` ends in Error; `lite` is greengrass-lite's text when it differs."""
+
+    def __init__(self, code: str, message: str, *, lite: str | None = None, extra: Mapping[str, object] | None = None):
+        super().__init__(code, message, 400, extra)
+        self.lite = message if lite is None else lite
+
+
+def invalid_arguments(message: str, *, lite: str | None = None) -> IpcError:
+    """InvalidArgumentsError."""
+    return IpcError("InvalidArgumentsError", message, lite=lite)
+
+
+def unauthorized(message: str) -> IpcError:
+    """UnauthorizedError; lite has one text for all."""
+    return IpcError("UnauthorizedError", message, lite="IPC Operation not authorized.")
+
+
+def not_found(message: str, resource_type: str = "", resource_name: str = "", *, lite: str | None = None) -> IpcError:
+    """ResourceNotFoundError."""
+    extra = {"resourceType": resource_type, "resourceName": resource_name} if resource_type else None
+    return IpcError("ResourceNotFoundError", message, lite=lite, extra=extra)
+
+
+def service_error(message: str, *, lite: str | None = None) -> IpcError:
+    """ServiceError."""
+    return IpcError("ServiceError", message, lite=lite)
+
+
+class Shadows(Protocol):
+    """Device shadows. Names None or "" mean the classic shadow. Raises AwsError as the IoT data plane does."""
+
+    async def get(self, thing: str, name: str | None, /) -> bytes: ...
+
+    async def update(self, thing: str, name: str | None, payload: bytes, /) -> bytes: ...
+
+    async def delete(self, thing: str, name: str | None, /) -> bytes: ...
+
+    async def list_named(
+        self, thing: str, next_token: str | None, page_size: int, /
+    ) -> tuple[list[str], str | None, float]:
+        """Names, the next token, and the answer's time in seconds since the epoch."""
+        ...
+
+
+class ClientDevices(Protocol):
+    """Client device auth of one core (aws.greengrass.clientdevices.Auth)."""
+
+    def certificate_updates(self, send: Callable[[dict[str, object]], None], /) -> Callable[[], None]:
+        """Send CertificateUpdateEvent now and on every rotation; gives the way to stop."""
+        ...
+
+    async def verify(self, certificate_pem: str, /) -> bool: ...
+
+    async def token(self, credential: Mapping[str, str], /) -> str:
+        """A session token for an MQTT credential. Raises PermissionError when the device is not one of ours."""
+        ...
+
+    def authorize(self, token: str, operation: str, resource: str, /) -> bool:
+        """Raises KeyError on an unknown or expired token."""
+        ...
+
+
+class Services(Protocol):
+    """What the core lends to its operations."""
+
+    profile: Profile
+    thing: str
+    configuration: Configuration
+    authorization: Authorization
+    pubsub: PubSub
+    tokens: Tokens
+    updates: ComponentUpdates
+    validations: ConfigurationValidations
+    lifecycle: Components
+    shadows: Shadows | None
+    fetch_secret: Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]] | None
+    client_devices: ClientDevices | None
+
+    def now_ms(self) -> int: ...
+
+    def publish(
+        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: str, body: object
+    ) -> None:
+        """Publish locally; `member` is `binaryMessage` or `jsonMessage`, `body` its `message`."""
+        ...
+
+    def publish_to_cloud(self, publication: Publication, source: str, /) -> Awaitable[None] | None:
+        """Spool or send a message to IoT Core; None when it is done. Raises AwsError when it can't be kept."""
+        ...
+
+    async def subscribe_to_cloud(
+        self, filter: str, qos: int, deliver: Callable[[Publication], None], /
+    ) -> Callable[[], None]:
+        """Subscribe on IoT Core, waiting for the link; gives the way to stop. Raises AwsError on refusal."""
+        ...
+
+    def on_cloud_state(self, callback: Callable[[bool], None], /) -> tuple[bool, Callable[[], None]]:
+        """The state now, and the way to stop hearing of changes."""
+        ...
+
+    def put_metric(self, component: str, name: str, unit: str, value: float, /) -> None: ...
+
+    def create_debug_password(self) -> tuple[str, str, float]:
+        """User name, password, and expiry in seconds since the epoch."""
+        ...
+
+
+class Call:
+    """One request on one stream. `send` and `on_close` serve streaming operations only."""
+
+    __slots__ = ("_session", "component", "core", "request", "stream_id", "traceparent")
+
+    def __init__(
+        self,
+        session: Session,
+        core: Services,
+        component: str,
+        stream_id: int,
+        request: Request,
+        traceparent: str | None,
+    ) -> None:
+        self._session = session
+        self.core = core
+        self.component = component
+        self.stream_id = stream_id
+        self.request = request
+        self.traceparent = traceparent
+
+    def authorize(self, service: str, operation: str, resource: str | None) -> None:
+        """Raise UnauthorizedError, naming principal, operation and resource, unless a policy allows it."""
+        if not self.core.authorization.is_allowed(self.component, service, operation, resource):
+            raise unauthorized(denial(self.component, service, operation, resource))
+
+    def send(self, event: Mapping[str, object]) -> None:
+        """Send a stream event; held back until the response is written."""
+        self._session.send_event(self.stream_id, event)
+
+    def deliver(self, message: LocalMessage) -> None:
+        """Send a local message as a stream event."""
+        self._session.send_encoded(self.stream_id, message.event, message.traceparent)
+
+    def send_traced(self, event: Mapping[str, object], traceparent: str | None) -> None:
+        """Send a stream event with its trace context."""
+        self._session.send_event(self.stream_id, event, traceparent)
+
+    def on_close(self, stop: Callable[[], None]) -> None:
+        """Call `stop` once when the stream or the connection ends."""
+        self._session.on_close(self.stream_id, stop)
+
+
+class Session(Protocol):
+    """The shell's side of a stream."""
+
+    def send_event(self, stream_id: int, event: Mapping[str, object], traceparent: str | None = None, /) -> None: ...
+
+    def send_encoded(self, stream_id: int, payload: bytes, traceparent: str, /) -> None: ...
+
+    def on_close(self, stream_id: int, stop: Callable[[], None], /) -> None: ...
+
+
+class Member(NamedTuple):
+    """A request member: `complain(value)` says what is wrong with it, or None."""
+
+    complain: Callable[[object], str | None]
+    required: bool = False
+
+
+Members = Mapping[str, Member]
+
+
+class Operation(NamedTuple):
+    """One row of the table. `event` is the shape of its stream events, "" when it has none; `lite` whether
+    greengrass-lite has it; `plugin` the AWS component that adds it on a device, "" when the nucleus has it itself."""
+
+    name: str
+    handle: Callable[[Call], Reply | Awaitable[Reply]]
+    members: Members
+    event: str = ""
+    lite: bool = False
+    plugin: str = ""
+    note: str = ""
+
+
+def complaint(members: Members, request: Mapping[str, object]) -> str | None:
+    """What is wrong with a request's members, or None. A null member counts as absent; unknown ones are ignored."""
+    for name, member in members.items():
+        value = request.get(name)
+        if value is None:
+            if member.required:
+                return f"{name} is required"
+            continue
+        wrong = member.complain(value)
+        if wrong is not None:
+            return f"{name} {wrong}"
+    return None
+
+
+def _kind(types: type | tuple[type, ...], label: str) -> Callable[[object], str | None]:
+    def complain(value: object) -> str | None:
+        fits = isinstance(value, types) and (types is bool or not isinstance(value, bool))
+        return None if fits else label
+
+    return complain
+
+
+text = _kind(str, "must be a string")
+boolean = _kind(bool, "must be a boolean")
+number = _kind((int, float), "must be a number")
+integer = _kind(int, "must be an integer")
+mapping = _kind(dict, "must be a map")
+
+
+def texts(value: object) -> str | None:
+    """A list of strings."""
+    return None if isinstance(value, list) and all(isinstance(item, str) for item in value) else "must list strings"
+
+
+def blob(value: object) -> str | None:
+    """Base64 text."""
+    if not isinstance(value, str):
+        return "must be base64 text"
+    try:
+        binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        return "must be base64 text"
+    return None
+
+
+def one_of(*values: str) -> Callable[[object], str | None]:
+    """One of an enumeration's texts."""
+
+    def complain(value: object) -> str | None:
+        return None if value in values else "must be one of " + ", ".join(values)
+
+    return complain
+
+
+def structure(members: Members) -> Callable[[object], str | None]:
+    """A structure with these members."""
+
+    def complain(value: object) -> str | None:
+        if not isinstance(value, dict):
+            return "must be a structure"
+        wrong = complaint(members, value)
+        return None if wrong is None else f"is wrong: {wrong}"
+
+    return complain
+
+
+def list_of(inner: Callable[[object], str | None]) -> Callable[[object], str | None]:
+    """A list whose items pass `inner`."""
+
+    def complain(value: object) -> str | None:
+        if not isinstance(value, list):
+            return "must be a list"
+        return next((f"item {wrong}" for wrong in map(inner, value) if wrong is not None), None)
+
+    return complain
+
+
+def path_of(request: Mapping[str, Any], member: str = "keyPath") -> Sequence[str]:
+    """A request's key path, empty when absent."""
+    found = request.get(member) or ()
+    return tuple(found)

@@ -1,0 +1,25 @@
+"""RestartComponent: restart one component; the answer comes when the request is taken."""
+
+from __future__ import annotations
+
+from foreshore.greengrass.components import ComponentNotFound
+from foreshore.greengrass.ipc.cli_access import authorize, required_name
+from foreshore.greengrass.ipc.operation import Call, IpcError, Member, Operation, Reply, text
+
+
+async def handle(call: Call) -> Reply:
+    """SUCCEEDED, or FAILED with the reason."""
+    name = required_name(call)
+    authorize(call, "RestartComponent", name)
+    try:
+        failure = await call.core.lifecycle.restart_component(name)
+    except ComponentNotFound as error:
+        raise IpcError("ComponentNotFoundError", "Component with given name not found") from error
+    if failure is not None:
+        return {"restartStatus": "FAILED", "message": failure}
+    return {"restartStatus": "SUCCEEDED"}
+
+
+OPERATION = Operation(
+    "RestartComponent", handle, {"componentName": Member(text)}, lite=True, plugin="aws.greengrass.Cli"
+)

@@ -1,0 +1,20 @@
+"""UpdateState: a component says of itself RUNNING or ERRORED."""
+
+from __future__ import annotations
+
+from foreshore.greengrass.components import ComponentNotFound
+from foreshore.greengrass.ipc.operation import EMPTY, Call, Member, Operation, Reply, not_found, one_of, service_error
+
+
+def handle(call: Call) -> Reply:
+    """Report to the lifecycle."""
+    try:
+        call.core.lifecycle.report_state(call.component, call.request["state"])
+    except ComponentNotFound as error:
+        if call.core.profile == "lite":
+            raise service_error("Failed to update the lifecycle state.") from error
+        raise not_found("Component with given name not found", "Component", call.component) from error
+    return EMPTY
+
+
+OPERATION = Operation("UpdateState", handle, {"state": Member(one_of("RUNNING", "ERRORED"), True)}, lite=True)

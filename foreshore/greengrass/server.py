@@ -1,0 +1,464 @@
+"""The shell of event-stream RPC: sockets, JSON, tasks and back-pressure around `rpc.Connection`.
+
+Every answer and event of one loop turn leaves a connection in one write. A peer that does not read is not read from
+either, and events beyond its bound are dropped and counted: it delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import orjson
+
+from foreshore.errors import AwsError, ForeshoreError, PeerError, UserError
+from foreshore.greengrass import rpc
+from foreshore.greengrass.eventstream import STRING, Header, encode_headers
+from foreshore.greengrass.ipc.operation import Call, Operation, Reply, complaint
+
+HIGH_WATER = 256 * 1024
+MAX_WAITING_BYTES = 8 * 1024 * 1024
+REFUSAL_LINGER_S = 1.0
+MAX_SOCKET_PATH = 107
+
+_JSON = Header(":content-type", STRING, "application/json")
+_internal_error = rpc.Frame(
+    rpc.APPLICATION_ERROR, rpc.TERMINATE_STREAM, [Header(":content-type", STRING, "text/plain")]
+).fixed(b"InternalServerError")
+
+
+class Api(NamedTuple):
+    """A modelled service: its name, its shapes' prefix, its operations by bare name, and its error shapes."""
+
+    service: str
+    prefix: str
+    operations: Mapping[str, Operation]
+    errors: frozenset[str]
+    default_error: str
+
+
+class Prepared(NamedTuple):
+    """An operation with its frames: the response, the response whose payload is `{}`, and the events."""
+
+    operation: Operation
+    response: rpc.Frame
+    empty: Callable[[int], bytes]
+    event: rpc.Frame | None
+
+
+class Stream:
+    """A stream that stays open. `waiting` are events that came before the response, None once it is out."""
+
+    __slots__ = ("event", "stops", "task", "waiting")
+
+    def __init__(self, event: rpc.Frame | None) -> None:
+        self.event = event
+        self.waiting: list[tuple[bytes, str | None]] | None = []
+        self.stops: list[Callable[[], None]] = []
+        self.task: asyncio.Task[None] | None = None
+
+
+class Session(asyncio.Protocol):
+    """One client: `rpc.Handler` for the protocol below it, `operation.Session` for the calls above it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection = rpc.Connection(self, server.rules)
+        self._out = self._connection.out
+        self._streams: dict[int, Stream] = {}
+        self._is_paused = False
+        self._is_dirty = False
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._linger: asyncio.TimerHandle | None = None
+        self.component = ""
+        self.is_traced = False
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=HIGH_WATER)
+        if not self._server.admit(self):
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._connection.receive(data)
+        except PeerError as error:
+            self._server.say(self.component, "WARN", f"IPC connection closed: {error.what}")
+            self.flush()
+            self.transport.close()
+            return
+        if self._out:
+            self.flush()
+        if self._connection.is_refused and self._linger is None:
+            # Closed at once, the client would report a broken socket and not the refusal.
+            self._linger = asyncio.get_running_loop().call_later(REFUSAL_LINGER_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.sessions.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
+        for stream_id in list(self._streams):
+            self._close_stream(stream_id)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._waiting_bytes = 0
+        if self._dropped:
+            self._server.say(self.component, "WARN", f"stalled on IPC: {self._dropped} events were dropped")
+            self._dropped = 0
+        self.flush()
+        if not self._is_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def flush(self) -> None:
+        """Write what is gathered, unless the transport is full."""
+        self._is_dirty = False
+        if self._is_paused or not self._out:
+            return
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def _wake(self) -> None:
+        if not self._is_dirty:
+            self._is_dirty = True
+            self._server.wake(self)
+
+    # rpc.Handler
+
+    def connect(self, headers: Mapping[str, object], payload: bytes) -> Sequence[Header] | None:
+        """Authenticate the client."""
+        admitted = self._server.authenticate(payload)
+        if admitted is None:
+            return None
+        self.component, more = admitted
+        self.is_traced = headers.get("foreshore-trace") in ("1", 1)
+        return more
+
+    def request(self, stream_id: int, incoming: rpc.Incoming, payload: bytes) -> None:
+        """Start an operation."""
+        prepared = self._server.table.get(incoming.operation)
+        if prepared is None or incoming.type != rpc.APPLICATION_MESSAGE:
+            self._out.append(self._server.unknown(stream_id, incoming.operation))
+            return
+        try:
+            request = orjson.loads(payload)
+            if not isinstance(request, dict):
+                raise ValueError("the payload must be a JSON object")
+        except ValueError:
+            self._out.append(self._server.malformed(stream_id))
+            return
+        operation = prepared.operation
+        try:
+            wrong = complaint(operation.members, request)
+            if wrong is not None:
+                raise self._server.invalid(wrong)
+            self._start(prepared, stream_id, request, incoming)
+        except Exception as error:
+            self._close_stream(stream_id)
+            self._out.append(self._server.failed(stream_id, self.component, operation.name, error))
+
+    def _start(self, prepared: Prepared, stream_id: int, request: dict[str, Any], incoming: rpc.Incoming) -> None:
+        traceparent = incoming.headers.get("traceparent")
+        call = Call(
+            self,
+            self._server.core,
+            self.component,
+            stream_id,
+            request,
+            traceparent if isinstance(traceparent, str) else None,
+        )
+        if prepared.event is not None:
+            self._hold(stream_id, prepared)
+        reply = prepared.operation.handle(call)
+        if isinstance(reply, Mapping):
+            self._answer(prepared, stream_id, reply)
+            return
+        stream = self._streams.get(stream_id) or self._hold(stream_id, prepared)
+        stream.task = asyncio.ensure_future(self._answer_later(prepared, stream_id, reply))
+
+    def message(self, stream_id: int, incoming: rpc.Incoming, payload: bytes) -> None:
+        """A client's stream event: only the fixture's service has such."""
+        self._server.stream_event(self, stream_id, incoming, payload)
+
+    def cancel(self, stream_id: int) -> None:
+        """The client closed a stream."""
+        self._close_stream(stream_id)
+
+    # operation.Session
+
+    def send_event(self, stream_id: int, event: Mapping[str, object], traceparent: str | None = None) -> None:
+        """Encode and send a stream event."""
+        self.send_encoded(stream_id, orjson.dumps(event), traceparent)
+
+    def send_encoded(self, stream_id: int, payload: bytes, traceparent: str | None) -> None:
+        """Send a stream event; a closed stream is fine, an unanswered one keeps it."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.event is None:
+            return
+        if stream.waiting is not None:
+            if len(stream.waiting) < 10_000:
+                stream.waiting.append((payload, traceparent))
+            else:
+                self._dropped += 1
+            return
+        self._send(stream.event, stream_id, payload, traceparent)
+
+    def _send(self, event: rpc.Frame, stream_id: int, payload: bytes, traceparent: str | None) -> None:
+        more = encode_headers([Header("traceparent", STRING, traceparent)]) if self.is_traced and traceparent else b""
+        frame = event.encode(stream_id, payload, more)
+        if self._is_paused:
+            self._waiting_bytes += len(frame)
+            if self._waiting_bytes > MAX_WAITING_BYTES:
+                if not self._dropped:
+                    self._server.say(self.component, "WARN", "stalled on IPC: dropping events until it reads again")
+                self._dropped += 1
+                return
+        self._out.append(frame)
+        self._wake()
+
+    def on_close(self, stream_id: int, stop: Callable[[], None]) -> None:
+        """Run `stop` when the stream ends; at once if it has ended."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stop()
+        else:
+            stream.stops.append(stop)
+
+    # streams
+
+    def _hold(self, stream_id: int, prepared: Prepared) -> Stream:
+        # Lite lets a client use a stream id again: what it held before is over.
+        self._close_stream(stream_id)
+        stream = self._streams[stream_id] = Stream(prepared.event)
+        self._connection.held.add(stream_id)
+        return stream
+
+    def _close_stream(self, stream_id: int) -> None:
+        stream = self._streams.pop(stream_id, None)
+        if stream is None:
+            return
+        self._connection.held.discard(stream_id)
+        if stream.task is not None and stream.task is not asyncio.current_task():
+            stream.task.cancel()
+        for stop in stream.stops:
+            stop()
+
+    def _answer(self, prepared: Prepared, stream_id: int, reply: Reply) -> None:
+        frame = prepared.response.encode(stream_id, orjson.dumps(reply)) if reply else prepared.empty(stream_id)
+        self._out.append(frame)
+        if prepared.event is None:
+            return
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.waiting is not None:
+            waiting, stream.waiting = stream.waiting, None
+            for payload, traceparent in waiting:
+                self._send(prepared.event, stream_id, payload, traceparent)
+
+    async def _answer_later(self, prepared: Prepared, stream_id: int, pending: Awaitable[Reply]) -> None:
+        try:
+            reply = await pending
+            if stream_id not in self._streams:
+                return
+            self._answer(prepared, stream_id, reply)
+            if prepared.event is None:
+                self._close_stream(stream_id)
+        except Exception as error:
+            if stream_id not in self._streams:
+                return
+            self._close_stream(stream_id)
+            self._out.append(self._server.failed(stream_id, self.component, prepared.operation.name, error))
+        self._wake()
+
+
+class Server:
+    """Listens, admits sessions, and shapes errors for its profile."""
+
+    def __init__(
+        self,
+        api: Api,
+        core: Any,
+        authenticate: Callable[[bytes], tuple[str, Sequence[Header]] | None],
+        *,
+        rules: rpc.Rules = rpc.CLASSIC,
+        max_sessions: int = 10_000,
+        say: Callable[[str, str, str], None] = lambda component, level, text: None,
+    ) -> None:
+        self._api = api
+        self.core = core
+        self.authenticate = authenticate
+        self.rules = rules
+        self.is_lite = rules is rpc.LITE
+        self._max_sessions = max_sessions
+        self.say = say
+        self.sessions: set[Session] = set()
+        self._dirty: list[Session] = []
+        self._server: asyncio.Server | None = None
+        self._errors: dict[str, rpc.Frame] = {}
+        self.table = {
+            api.prefix + name: self._prepare(operation)
+            for name, operation in api.operations.items()
+            if operation.lite or not self.is_lite
+        }
+        self._unknown = rpc.Frame(rpc.APPLICATION_ERROR, rpc.TERMINATE_STREAM, [_JSON])
+
+    def _prepare(self, operation: Operation) -> Prepared:
+        flags = 0 if operation.event else self.rules.unary_flags
+        response = self._frame(flags, operation.name + "Response")
+        event = self._frame(0, operation.event) if operation.event else None
+        return Prepared(operation, response, response.fixed(b"{}"), event)
+
+    def _frame(self, flags: int, shape: str) -> rpc.Frame:
+        model = Header("service-model-type", STRING, self._api.prefix + shape)
+        return rpc.Frame(rpc.APPLICATION_MESSAGE, flags, [_JSON, model])
+
+    # listening
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a socket file that anybody on the machine may open (mode 0666, as the nucleus sets it)."""
+        listener = bind_unix(path)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Session(self), sock=listener, backlog=1024
+        )
+
+    async def start_tcp(self, host: str, port: int) -> int:
+        """Listen on TCP, port 0 for a free one; give the port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Session(self), host, port, backlog=1024)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening and close every session."""
+        if self._server is None:
+            return
+        self._server.close()
+        for session in list(self.sessions):
+            session.flush()
+            session.transport.abort()
+        await self._server.wait_closed()
+        self._server = None
+
+    def admit(self, session: Session) -> bool:
+        """Whether one more session fits."""
+        if len(self.sessions) >= self._max_sessions:
+            self.say("", "WARN", f"IPC connection refused: {self._max_sessions} are open")
+            return False
+        self.sessions.add(session)
+        return True
+
+    def wake(self, session: Session) -> None:
+        """Flush a session at the end of this loop turn."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush_dirty)
+        self._dirty.append(session)
+
+    def _flush_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for session in dirty:
+            session.flush()
+
+    def stream_event(self, session: Session, stream_id: int, incoming: rpc.Incoming, payload: bytes) -> None:
+        """A message from the client on an open stream; no Greengrass operation takes one."""
+
+    # errors
+
+    def unknown(self, stream_id: int, operation: str) -> bytes:
+        """The answer to an operation that is not in the model (classic sends no model type, lite an empty text)."""
+        if self.is_lite:
+            return self._error(stream_id, "ServiceError", "", {})
+        body = {"error": "Unsupported operation", "operation": operation}
+        return self._unknown.encode(stream_id, orjson.dumps(body))
+
+    def malformed(self, stream_id: int) -> bytes:
+        """The answer to a payload that is no JSON object."""
+        return self._error(stream_id, "ServiceError", "", {}) if self.is_lite else _internal_error(stream_id)
+
+    def invalid(self, wrong: str) -> AwsError:
+        """The error for a request member that is missing or of another kind."""
+        if self.is_lite:
+            return AwsError("ServiceError", "Received invalid parameters.")
+        return AwsError("InvalidArgumentsError", wrong)
+
+    def failed(self, stream_id: int, component: str, operation: str, error: Exception) -> bytes:
+        """The answer for an operation that raised: its error shape, or classic's InternalServerError for a bug."""
+        if isinstance(error, AwsError):
+            code = error.code if error.code in self._api.errors else self._api.default_error
+            text = getattr(error, "lite", error.message) if self.is_lite else error.message
+            if code == "UnauthorizedError":
+                self.say(component, "WARN", error.message)
+            return self._error(stream_id, code, text, error.extra)
+        if isinstance(error, UserError):
+            return self._error(stream_id, self._api.default_error, error.what, {})
+        if isinstance(error, (ForeshoreError, OSError)):
+            return self._error(stream_id, self._api.default_error, str(error), {})
+        detail = "".join(traceback.format_exception(error)).rstrip()
+        self.say(component, "ERROR", f"{operation} failed: {detail}")
+        return self.malformed(stream_id)
+
+    def _error(self, stream_id: int, code: str, text: str, extra: Mapping[str, object]) -> bytes:
+        frame = self._errors.get(code)
+        if frame is None:
+            model = Header("service-model-type", STRING, self._api.prefix + code)
+            frame = rpc.Frame(rpc.APPLICATION_ERROR, rpc.TERMINATE_STREAM, [_JSON, model])
+            self._errors[code] = frame
+        body: dict[str, object] = {"_message": text, "_errorCode": code}
+        if not self.is_lite:
+            body = {"message": text, "_service": self._api.service, **body, **extra}
+        return frame.encode(stream_id, orjson.dumps(body))
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening socket file, mode 0666. A stale file is replaced. Raises UserError when another process listens.
+
+    A path of more than 107 bytes does not fit in sockaddr_un (unix(7)); it is reached through its folder's descriptor.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder: int | None = None
+    try:
+        address = str(path)
+        if len(address.encode()) > MAX_SOCKET_PATH:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            address = f"/proc/self/fd/{folder}/{path.name}"
+        if path.is_socket():
+            _refuse_if_alive(address, path)
+            path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(address)
+            path.chmod(0o666)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+    finally:
+        if folder is not None:
+            os.close(folder)
+
+
+def _refuse_if_alive(address: str, path: Path) -> None:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(address)
+    except OSError:
+        return
+    finally:
+        probe.close()
+    raise UserError(
+        "another core listens on this socket",
+        code="socket-taken",
+        where=str(path),
+        mend="stop the other `foreshore dev`, or give this core another root",
+    )

@@ -1,0 +1,311 @@
+"""One Greengrass core device: the IPC server, component configuration, authorization and the way to IoT Core.
+
+Component lifecycle and deployments come from a `ComponentsFactory` (components.py); IoT Core is reached by a
+`CloudLink`. Start and stop may be called twice.
+"""
+
+from __future__ import annotations
+
+import binascii
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass import rpc
+from foreshore.greengrass.authorization import Authorization
+from foreshore.greengrass.cloud_link import CloudLink
+from foreshore.greengrass.cloud_proxy import CloudProxy
+from foreshore.greengrass.components import (
+    TOKEN_LETTERS,
+    Components,
+    ComponentsFactory,
+    ComponentStatus,
+    ComponentUpdates,
+    ConfigurationValidations,
+    CoreContext,
+    LocalDeploymentRequest,
+    Profile,
+    Tokens,
+)
+from foreshore.greengrass.configuration import Change, Configuration
+from foreshore.greengrass.configuration_journal import ConfigurationJournal
+from foreshore.greengrass.eventstream import STRING, Header
+from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
+from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
+from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
+from foreshore.greengrass.server import Api, Server
+from foreshore.greengrass.spooler import read_settings
+from foreshore.greengrass.static_components import StaticComponents
+from foreshore.http import Request, Response
+from foreshore.seams import EmitLog, EmitSpan, LogLine, Publication, Span, split_traceparent, traceparent
+
+NUCLEUS = "aws.greengrass.Nucleus"
+DEBUG_PASSWORD_S = 8 * 3600
+LITE_MAX_SESSIONS = 50
+ERRORS = frozenset(
+    {
+        "InvalidArgumentsError",
+        "InvalidArtifactsDirectoryPathError",
+        "InvalidRecipeDirectoryPathError",
+        "ServiceError",
+        "ResourceNotFoundError",
+        "UnauthorizedError",
+        "ComponentNotFoundError",
+        "InvalidTokenError",
+        "FailedUpdateConditionCheckError",
+        "ConflictError",
+        "InvalidClientDeviceAuthTokenError",
+        "InvalidCredentialError",
+    }
+)
+FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]]
+Credentials = Callable[[], Awaitable[Mapping[str, str]]]
+
+_ids = random.Random(secrets.randbits(128))
+
+
+class Core:
+    """A core device. `fetch_secret(id, version id, stage)` gives Secrets Manager's answer, `credentials()` the token
+    exchange's `{AccessKeyId, SecretAccessKey, Token, Expiration}`."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        thing: str,
+        region: str,
+        account: str,
+        cloud: CloudLink,
+        span: EmitSpan,
+        log: EmitLog,
+        profile: Profile = "classic",
+        fetch_secret: FetchSecret | None = None,
+        shadows: Shadows | None = None,
+        credentials: Credentials | None = None,
+        client_devices: ClientDevices | None = None,
+        components: ComponentsFactory | None = None,
+    ) -> None:
+        self.root = root
+        self.thing = thing
+        self.region = region
+        self.account = account
+        self.profile: Profile = profile
+        self.ipc_socket = root / ("gg-ipc.socket" if profile == "lite" else "ipc.socket")
+        self.fetch_secret = fetch_secret
+        self.shadows = shadows
+        self.credentials = credentials
+        self.client_devices = client_devices
+        self.pubsub = PubSub()
+        self.authorization = Authorization()
+        self.tokens = Tokens(lambda count: [secrets.randbelow(len(TOKEN_LETTERS)) for _ in range(count)])
+        self.updates = ComponentUpdates()
+        self.validations = ConfigurationValidations()
+        self._link = cloud
+        self._span = span
+        self._log = log
+        self._factory = components
+        self._is_started = False
+
+    # life
+
+    async def start(self) -> None:
+        """Load what is durable, listen, then start the components. Raises UserError when the root can't be used."""
+        if self._is_started:
+            return
+        is_lite = self.profile == "lite"
+        self._journal = ConfigurationJournal(self.root / "config" / "config.db", case_sensitive=is_lite)
+        self.configuration = Configuration(case_sensitive=is_lite, journal=self._journal, trees=self._journal.load())
+        self._unwatch = self.configuration.watch_all(self._on_configuration)
+        for name in self.configuration.components():
+            self._load_policies(name)
+        settings = read_settings(self.configuration.document(NUCLEUS))
+        self.cloud = CloudProxy(self._link, self.root / "work" / NUCLEUS / "spooler.db", settings, self.say)
+        self.lifecycle: Components = (self._factory or StaticComponents)(self._context())
+        self._server = Server(
+            Api(SERVICE, PREFIX, OPERATIONS, ERRORS, "ServiceError"),
+            self,
+            self._authenticate,
+            rules=rpc.LITE if is_lite else rpc.CLASSIC,
+            max_sessions=LITE_MAX_SESSIONS if is_lite else 10_000,
+            say=self.say,
+        )
+        await self._server.start_unix(self.ipc_socket)
+        self._is_started = True
+        self.cloud.start()
+        await self.lifecycle.start()
+
+    async def stop(self) -> None:
+        """Stop the components, then the rest."""
+        if not self._is_started:
+            return
+        self._is_started = False
+        await self.lifecycle.stop()
+        await self._server.stop()
+        await self.cloud.stop()
+        self._unwatch()
+        self._journal.close()
+        self.ipc_socket.unlink(missing_ok=True)
+
+    def _context(self) -> CoreContext:
+        return CoreContext(
+            root=self.root,
+            thing=self.thing,
+            region=self.region,
+            account=self.account,
+            profile=self.profile,
+            ipc_socket=self.ipc_socket,
+            configuration=self.configuration,
+            tokens=self.tokens,
+            updates=self.updates,
+            validations=self.validations,
+            span=self._span,
+            log=self._log,
+        )
+
+    def _authenticate(self, payload: bytes) -> tuple[str, Sequence[Header]] | None:
+        """Who a CONNECT payload is: an SVCUID's component; on lite also a component by its name."""
+        try:
+            message = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(message, dict):
+            return None
+        token, name = message.get("authToken"), message.get("componentName")
+        if isinstance(token, str):
+            component = self.tokens.component_of(token)
+            return None if component is None else (component, ())
+        if self.profile == "lite" and isinstance(name, str) and name in self.configuration:
+            return name, [Header("svcuid", STRING, self.tokens.issue(name))]
+        return None
+
+    def _on_configuration(self, change: Change) -> None:
+        if not change.path or change.path[0].lower() == "accesscontrol":
+            self._load_policies(change.component)
+
+    def _load_policies(self, component: str) -> None:
+        try:
+            policies = self.configuration.get(component, ("accessControl",))
+        except KeyError:
+            policies = None
+        for finding in self.authorization.load(component, policies):
+            where = ".".join(part for part in (finding.service, finding.policy) if part)
+            self.say(component, "ERROR", f"accessControl {where} skipped: {finding.reason}")
+
+    # local publish/subscribe
+
+    def publish(
+        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: str, body: object
+    ) -> None:
+        """Publish to the local subscribers and record the span."""
+        start = time.time_ns()
+        ids = split_traceparent(traceparent) if traceparent else None
+        trace_id, parent = ids if ids is not None else (f"{_ids.getrandbits(128) | 1:032x}", "")
+        span_id = f"{_ids.getrandbits(64) | 1:016x}"
+        delivered = 0
+        if self.pubsub.subscribers(topic):
+            event = orjson.dumps({member: {"message": body, "context": {"topic": topic}}})
+            message = LocalMessage(topic, payload, source, f"00-{trace_id}-{span_id}-01", event)
+            delivered = self.pubsub.publish(message)
+        attributes: dict[str, object] = {"component": source, "subscribers": delivered, "bytes": len(payload)}
+        name = f"PublishToTopic {topic}"
+        duration = time.time_ns() - start
+        self._span(Span(trace_id, span_id, parent, "greengrass", name, start, duration, True, attributes))
+
+    def publish_local(self, topic: str, payload: bytes, *, source: str, traceparent: str | None = None) -> None:
+        """Publish bytes on local pub/sub as `source`; nobody is asked for a policy."""
+        body = binascii.b2a_base64(payload, newline=False).decode()
+        self.publish(topic, payload, source, traceparent, member="binaryMessage", body=body)
+
+    def subscribe_local(
+        self, filter: str, callback: Callable[[LocalMessage], None], *, source: str = "", others_only: bool = False
+    ) -> Callable[[], None]:
+        """Hear local messages; with `others_only` not those published as `source`. Gives the way to stop."""
+
+        def deliver(message: LocalMessage) -> None:
+            try:
+                callback(message)
+            except Exception as error:
+                self.say(source, "ERROR", f"a local subscriber of {filter} failed: {error!r}")
+
+        subscription = Subscription(filter, source, deliver, others_only=others_only)
+        self.pubsub.subscribe(subscription)
+        return lambda: self.pubsub.unsubscribe(subscription)
+
+    # IoT Core
+
+    def publish_to_cloud(self, publication: Publication, source: str) -> None:
+        """Keep a message for IoT Core and record the span. Raises AwsError when it can't be kept."""
+        start = time.time_ns()
+        ids = split_traceparent(publication.traceparent)
+        trace_id, parent = ids if ids is not None else (f"{_ids.getrandbits(128) | 1:032x}", "")
+        span_id = f"{_ids.getrandbits(64) | 1:016x}"
+        publication.traceparent = traceparent(trace_id, span_id)
+        name = f"PublishToIoTCore {publication.topic}"
+        kept = False
+        try:
+            self.cloud.publish(publication)
+            kept = True
+        finally:
+            attributes: dict[str, object] = {"component": source, "bytes": len(publication.payload)}
+            duration = time.time_ns() - start
+            self._span(Span(trace_id, span_id, parent, "greengrass", name, start, duration, kept, attributes))
+
+    async def subscribe_to_cloud(
+        self, filter: str, qos: int, deliver: Callable[[Publication], None]
+    ) -> Callable[[], None]:
+        """Subscribe on IoT Core; gives the way to stop."""
+        return await self.cloud.subscribe(filter, qos, deliver)
+
+    def on_cloud_state(self, callback: Callable[[bool], None]) -> tuple[bool, Callable[[], None]]:
+        """The link's state now, and the way to stop hearing of changes."""
+        return self.cloud.is_connected, self.cloud.on_state(callback)
+
+    # what operations ask besides
+
+    def now_ms(self) -> int:
+        """Wall clock, ms since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def put_metric(self, component: str, name: str, unit: str, value: float) -> None:
+        """Write a metric down as a log line of the component."""
+        self.say(component, "INFO", f"metric {name}={value} {unit}")
+
+    def create_debug_password(self) -> tuple[str, str, float]:
+        """A login for the debug console: user, password, expiry (s since the epoch)."""
+        return "debug", secrets.token_urlsafe(32), time.time() + DEBUG_PASSWORD_S
+
+    def say(self, component: str, level: str, text: str) -> None:
+        """One line of the core's own log."""
+        self._log(LogLine(time.time_ns(), "greengrass", component or NUCLEUS, level, "", text))
+
+    # the surface
+
+    def components(self) -> list[ComponentStatus]:
+        """Every component."""
+        return self.lifecycle.statuses()
+
+    async def deploy(self, request: LocalDeploymentRequest) -> str:
+        """Queue a local deployment; its id."""
+        return await self.lifecycle.create_local_deployment(request)
+
+    def admin(self, request: Request) -> Response:
+        """The console's and CLI's requests about this core: GET /components, /deployments, /configuration/<name>."""
+        path = request.path.strip("/").split("/")
+        if request.method != "GET":
+            raise NotEmulated(f"{request.method} on a core's administration")
+        if path == ["components"]:
+            statuses = self.lifecycle.statuses()
+            body: object = [{"name": s.name, "version": s.version, "state": s.state} for s in statuses]
+        elif path[0] == "configuration" and len(path) == 2:
+            if path[1] not in self.configuration:
+                raise UserError(f"no component {path[1]!r} on {self.thing}", code="component-unknown")
+            body = self.configuration.document(path[1])
+        else:
+            return Response(404, [(b"Content-Type", b"application/json")], b'{"message":"no such path"}')
+        return Response(200, [(b"Content-Type", b"application/json")], orjson.dumps(body))
