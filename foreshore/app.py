@@ -279,6 +279,7 @@ class App:
         self.core = core
         self._stops.append(core.stop)
         await core.start()
+        await core.deploy()
         await self._listen("core_mqtts", "the core's local MQTT", lambda port: core.listen(self.options.host, port))
         self.endpoint.mount_admin("greengrass", core.admin)
         self.endpoints["cores"] = {self.project.thing: core.describe(self.project.folder)}

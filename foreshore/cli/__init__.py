@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "component": "List, deploy, restart and stop Greengrass components; read their configuration and logs.",
     "check": "Check recipes and templates.",
     "simulate": "Run a fleet of simulated devices.",
+    "state": "Show or reset what the edge keeps on disk.",
     "trace": "Show the path of messages.",
     "logs": "Show or follow log lines.",
     "parity": "Show what is emulated, and what is not.",

@@ -1,0 +1,253 @@
+"""One Greengrass core device joined to IoT Core: its certificate, its link, its local MQTT listener and the bridge.
+
+The link is a real MQTT 5 connection over mutual TLS, as a core on a device has. Client devices connect to the core's
+own broker; `mqttTopicMapping` of `aws.greengrass.clientdevices.mqtt.Bridge` (in deployment.yaml) says what goes on to
+local publish/subscribe or to IoT Core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from foreshore.cloud.routing import Target
+from foreshore.errors import UserError
+from foreshore.greengrass.bridge import Mapping, Source, read_mappings
+from foreshore.greengrass.host_artifact import prepare_project
+from foreshore.greengrass.service import Core
+from foreshore.greengrass.supervisor import factory
+from foreshore.http import Request, Response
+from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
+from foreshore.iot.mqtt.client import MqttClient
+from foreshore.iot.mqtt.server import Broker
+from foreshore.iot.service import IotCore
+from foreshore.project import Project
+from foreshore.seams import LogLine, Publication
+from foreshore.traces.recorder import Recorder
+
+# What a core needs on IoT Core (Greengrass developer guide, "Minimal IoT policy for core devices"), on every topic.
+CORE_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": ["iot:Connect", "iot:Publish", "iot:Subscribe", "iot:Receive"], "Resource": "*"},
+        {"Effect": "Allow", "Action": ["greengrass:*"], "Resource": "*"},
+    ],
+}
+DEPLOY_SECONDS = 120.0
+PUBLISHES_A_SECOND = 100
+TRACE_PROPERTY = "traceparent"
+
+
+class PacedLink:
+    """`greengrass.cloud_link.CloudLink` over an MQTT client, at AWS's 100 publishes a second a connection."""
+
+    def __init__(self, client: MqttClient) -> None:
+        self._client = client
+        self._free_at = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish would go out now."""
+        return self._client.connected
+
+    def on_state(self, callback: Callable[[bool], None]) -> None:
+        """Hear of later changes."""
+        self._client.on_state(callback)
+
+    async def publish(self, publication: Publication) -> int:
+        """Publish, with the trace as a user property."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now - 0.1) + 1 / PUBLISHES_A_SECOND
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+        if publication.traceparent and all(name != TRACE_PROPERTY for name, _ in publication.user_properties):
+            publication.user_properties = [*publication.user_properties, (TRACE_PROPERTY, publication.traceparent)]
+        return await self._client.publish(publication)
+
+    async def subscribe(self, filter: str, qos: int, callback: Callable[[Publication], None]) -> None:
+        """Subscribe, also after every later reconnection."""
+        await self._client.subscribe(filter, qos, callback)
+
+    async def unsubscribe(self, filter: str) -> None:
+        """Take a subscription back."""
+        await self._client.unsubscribe(filter)
+
+
+class ClientDevices:
+    """Access to the core's local broker: any client whose certificate IoT Core knows and holds active."""
+
+    def __init__(self, iot: IotCore) -> None:
+        self._iot = iot
+
+    def connect(self, request: ConnectRequest, /) -> ConnectDecision:
+        """Let a known certificate in."""
+        identifier = self._iot.active_certificate_id(request.certificate) if request.certificate else None
+        return ConnectDecision(identifier is not None, identity=identifier, principal=identifier or "")
+
+    def may_publish(self, identity: object, topic: str, retain: bool, /) -> bool:
+        """Every client device may publish."""
+        return True
+
+    def may_subscribe(self, identity: object, filter: str, /) -> bool:
+        """Every client device may subscribe."""
+        return True
+
+    def may_receive(self, identity: object, topic: str, /) -> bool:
+        """Every client device may receive."""
+        return True
+
+
+class CoreDevice:
+    """The core of a project, from certificate to RUNNING components."""
+
+    def __init__(
+        self,
+        *,
+        project: Project,
+        home: Path,
+        iot: IotCore,
+        recorder: Recorder,
+        environment: Callable[[], dict[str, str]],
+        run_folder: Path,
+        profile: Any = "classic",
+    ) -> None:
+        self.project = project
+        self.iot = iot
+        self.recorder = recorder
+        self.root = home / "cores" / project.thing
+        self.certs = home / "certs" / "cores" / project.thing
+        self.environment = environment
+        self.run_folder = run_folder / project.thing
+        self.profile = profile
+        self.core: Core
+        self.broker: Broker | None = None
+        self.client: MqttClient
+        self.mqtts_port = 0
+        self.bridged = 0
+        self._mappings: list[Mapping] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    async def start(self) -> None:
+        """Connect, serve the IPC and deploy the project's recipes. Raises UserError for a recipe that can't be."""
+        files = self.iot.ensure_thing(
+            self.project.thing, policy_documents={f"{self.project.thing}-core": CORE_POLICY}, certs_folder=self.certs
+        )
+        context = ssl.create_default_context(cafile=str(files.ca))
+        context.load_cert_chain(files.cert, files.key)
+        self.client = MqttClient(
+            "127.0.0.1", self.iot.mqtts_port, client_id=self.project.thing, ssl=context, clean_start=False,
+            session_expiry_s=3600,
+        )  # fmt: skip
+        self._stops.append(self.client.stop)
+        await self.client.connect()
+        self.core = Core(
+            root=self.root, thing=self.project.thing, region=self.project.region, account=self.project.account,
+            cloud=PacedLink(self.client), span=self.recorder.span, log=self.recorder.log, profile=self.profile,
+            components=factory(
+                environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
+            ),
+        )  # fmt: skip
+        self._stops.append(self.core.stop)
+        await self.core.start()
+
+    async def deploy(self) -> None:
+        """Deploy the project's recipes and wait until its components run or one can't."""
+        if self.project.recipes is None:
+            return
+        await asyncio.to_thread(prepare_project, self.project.folder)
+        lifecycle: Any = self.core.lifecycle
+        deployment = await lifecycle.deploy_project(self.project.folder)
+        try:
+            status = await asyncio.wait_for(lifecycle.wait(deployment), DEPLOY_SECONDS)
+        except TimeoutError as error:
+            raise UserError("the deployment does not end", code="deployment", where=self.project.thing) from error
+        if status.status != "SUCCEEDED":
+            raise UserError(
+                f"the deployment ended {status.status}: {status.failure_cause}", code="deployment",
+                where=str(self.project.recipes), mend="see `foreshore logs` and `foreshore check`",
+            )  # fmt: skip
+
+    async def listen(self, host: str, port: int) -> int:
+        """Serve client devices over mutual TLS. Raises OSError when the port is taken."""
+        self._mappings = read_mappings(self.core.configuration.document("aws.greengrass.clientdevices.mqtt.Bridge"))
+        broker = Broker(profile="standard", access=ClientDevices(self.iot))
+        self._stops.append(broker.stop)
+        self.broker = broker
+        for mapping in self._mappings:
+            if mapping.source is Source.LOCAL_MQTT:
+                broker.add_listener(mapping.topic, lambda message, to=mapping: self._from_devices(message, to))
+            elif mapping.source is Source.PUBSUB:
+                self.core.subscribe_local(
+                    mapping.topic, lambda message, to=mapping: self._pass(message.topic, message.payload, message.traceparent, to),
+                    source="aws.greengrass.clientdevices.mqtt.Bridge", others_only=True,
+                )  # fmt: skip
+            else:
+                await self.core.subscribe_to_cloud(
+                    mapping.topic, 1,
+                    lambda message, to=mapping: self._pass(message.topic, message.payload, message.traceparent, to),
+                )  # fmt: skip
+        self.mqtts_port = await broker.listen(host, port, kind="mqtts", ssl=self.iot.server_context())
+        return self.mqtts_port
+
+    def _from_devices(self, message: Publication, mapping: Mapping) -> None:
+        self.bridged += 1
+        self._pass(message.topic, message.payload, message.traceparent, mapping)
+
+    def _pass(self, topic: str, payload: bytes, traceparent: str | None, mapping: Mapping) -> None:
+        """One message to where its mapping points."""
+        topic = mapping.prefix + topic
+        if mapping.target is Source.PUBSUB:
+            self.core.publish_local(
+                topic, payload, source="aws.greengrass.clientdevices.mqtt.Bridge", traceparent=traceparent
+            )
+        elif mapping.target is Source.IOT_CORE:
+            publication = Publication(topic, payload, qos=1, traceparent=traceparent)
+            self.core.publish_to_cloud(publication, "aws.greengrass.clientdevices.mqtt.Bridge")
+        elif self.broker is not None:
+            self.broker.publish(Publication(topic, payload, qos=1, traceparent=traceparent))
+
+    async def stop(self) -> None:
+        """Stop components, listener and link."""
+        while self._stops:
+            await self._stops.pop()()
+
+    def component_environment(self) -> dict[str, str]:
+        """What components see besides the nucleus' own variables: this edge, traces, and this Python first on PATH."""
+        import os
+        import sys
+
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "/usr/bin:/bin")])
+        return {**self.environment(), "PATH": path, "FORESHORE_TRACE": "1"}
+
+    def describe(self, folder: Path) -> dict[str, str]:
+        """The core's part of the ready line."""
+        return {
+            "root": str(self.root),
+            "ipc_socket": str(self.core.ipc_socket),
+            "stream_manager": "",
+            "mqtts": f"127.0.0.1:{self.mqtts_port}",
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What the core itself counted."""
+        return {
+            "bridged": self.bridged,
+            "connected": self.client.connected,
+            "components": {status.name: status.state for status in self.core.components()},
+        }
+
+    def admin(self, request: Request, target: Target) -> Response:
+        """`/_foreshore/greengrass/<thing>/…`"""
+        thing, _, rest = target.path.strip("/").partition("/")
+        if thing != self.project.thing:
+            raise UserError(f"no core {thing!r} here", code="core-unknown")
+        request.target = "/" + rest + ("?" + request.query_string if request.query_string else "")
+        return self.core.admin(request)
+
+    def say(self, text: str, level: str = "INFO") -> None:
+        """A log line of the core's."""
+        self.recorder.log(LogLine(time.time_ns(), "greengrass", self.project.thing, level, "", text))
