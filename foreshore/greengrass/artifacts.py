@@ -2,10 +2,12 @@
 
 Where an artifact of component C, version V, with URI `s3://BUCKET/…/F` comes from, first match wins:
 
-1. `<project>/.foreshore/build/artifacts/C/V/F`, what a build made;
-2. `<project>/edge_components/<N>` for N the stem of F, the last part of C's name, or the whole of it (also with `-` as
-   `_`, and CamelCase as snake_case): the folder itself stands for `F` when F is a zip, else `F` inside it;
-3. `<root>/packages/artifacts/C/V/F`, put there by the artifact folder of a local deployment, or earlier.
+1. `<project>/.foreshore/build/artifacts/C/V/F`, what a build made, unless the source of 2 changed since;
+2. `<project>/edge_components/<N>` for N the recipe file's name without suffix, the stem of F, the last part of C's
+   name, or the whole of it (also with `-` as `_`, and CamelCase as snake_case): the folder itself stands for `F` when
+   F is a zip, else `F` inside it;
+3. `<root>/packages/artifacts/C/V/F`, put there by the artifact folder of a local deployment, or earlier;
+4. the Lambda host, `lambda_host.pyz`, is built.
 
 A zip is unpacked into `packages/artifacts-unarchived/C/V/<stem of F>`; a folder that stands for it is copied there.
 """
@@ -22,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass.host_artifact import HOST_NAME, build_host
 from foreshore.greengrass.layout import Layout
 from foreshore.greengrass.recipes import Artifact, Manifest, Recipe
 
@@ -30,11 +33,15 @@ MAX_UNPACKED = 2 * 1024 * 1024 * 1024
 
 
 class ArtifactStore:
-    """The artifacts of one core. `project` is the folder whose sources stand for what S3 would hold."""
+    """The artifacts of one core. `project` is the folder whose sources stand for what S3 would hold.
+
+    `folders` maps a component to the name of its recipe's file, which is the first name its source folder may have.
+    """
 
     def __init__(self, root: Path, project: Path | None = None) -> None:
         self.root = root
         self.project = project
+        self.folders: dict[str, str] = {}
         self._layout = Layout(root)
 
     def copy_in(self, folder: Path) -> None:
@@ -48,21 +55,20 @@ class ArtifactStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)
 
-    def place(self, recipe: Recipe, manifest: Manifest) -> str:
-        """Bring every artifact in; give a stamp that changes with any byte of them. Raises UserError, NotEmulated."""
+    def place(self, recipe: Recipe, manifest: Manifest) -> dict[str, str]:
+        """Bring every artifact in; give a digest of each of their files by name. Raises UserError, NotEmulated."""
         name, version = recipe.name, str(recipe.version)
         Path(self._layout.artifacts(name, version)).mkdir(parents=True, exist_ok=True)
         Path(self._layout.unarchived(name, version)).mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
+        stamps: dict[str, str] = {}
         for artifact in manifest.artifacts:
             source = self.source(recipe, artifact)
-            digest.update(artifact.uri.encode())
-            digest.update(stamp(source).encode())
+            stamps.update(stamps_of(source))
             if source.is_dir():
                 self._place_folder(name, version, artifact, source)
             else:
                 self._place_file(recipe, artifact, source)
-        return digest.hexdigest()
+        return stamps
 
     def source(self, recipe: Recipe, artifact: Artifact) -> Path:
         """The file or folder an artifact comes from. Raises UserError(`no-artifact`) or NotEmulated."""
@@ -70,13 +76,15 @@ class ArtifactStore:
         if scheme not in ("s3", "greengrass"):
             raise NotEmulated(f"artifacts of {scheme}: ({recipe.name})", "Use an s3:// URI.")
         name, version, file = recipe.name, str(recipe.version), artifact.file_name
-        tried = []
-        for candidate in self._candidates(name, version, file):
-            if candidate.exists():
-                return candidate
-            tried.append(str(candidate))
+        tried = list(self._candidates(name, version, file))
+        found = [candidate for candidate in tried if candidate.exists()]
+        if found:
+            built_is_old = len(found) > 1 and self._is_build(found[0]) and _newest(found[1]) > _newest(found[0])
+            return found[1] if built_is_old and not self._is_own(found[1]) else found[0]
+        if file == HOST_NAME:
+            return build_host(Path(self._layout.artifacts(name, version)))
         raise UserError(
-            f"no artifact {file} of {name} {version} ({artifact.uri}); looked at: " + ", ".join(tried),
+            f"no artifact {file} of {name} {version} ({artifact.uri}); looked at: " + ", ".join(map(str, tried)),
             code="no-artifact",
             where=recipe.where,
             mend="put the file or folder in one of these places",
@@ -86,10 +94,16 @@ class ArtifactStore:
         stem, _, suffix = file.partition(".")
         if self.project is not None:
             yield self.project / ".foreshore/build/artifacts" / name / version / file
-            for folder in _folder_names(stem, name):
+            for folder in _folder_names(self.folders.get(name, stem), stem, name):
                 source = self.project / "edge_components" / folder
                 yield source if suffix == "zip" else source / file
         yield Path(self._layout.artifacts(name, version)) / file
+
+    def _is_build(self, source: Path) -> bool:
+        return self.project is not None and self.project / ".foreshore/build" in source.parents
+
+    def _is_own(self, source: Path) -> bool:
+        return self.root in source.parents
 
     def _place_file(self, recipe: Recipe, artifact: Artifact, source: Path) -> None:
         name, version = recipe.name, str(recipe.version)
@@ -112,19 +126,18 @@ class ArtifactStore:
         fresh.rename(target)
 
     def watched(self, recipe: Recipe, manifest: Manifest) -> list[Path]:
-        """What to watch for changes of a component: the sources outside the core's own folders."""
+        """What to watch for changes of a component: its sources in the project, built or not."""
         found = []
         for artifact in manifest.artifacts:
-            source = self.source(recipe, artifact)
-            if self.root not in source.parents:
-                found.append(source)
+            for source in self._candidates(recipe.name, str(recipe.version), artifact.file_name):
+                if source.exists() and not self._is_own(source):
+                    found.append(source)
         return found
 
 
-def _folder_names(stem: str, component: str) -> list[str]:
-    last = component.rpartition(".")[2]
+def _folder_names(recipe: str, stem: str, component: str) -> list[str]:
     names: list[str] = []
-    for name in (stem, last, component):
+    for name in (recipe, stem, component.rpartition(".")[2], component):
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
         names += [name, name.replace("-", "_"), snake, snake.replace("-", "_")]
     return list(dict.fromkeys(names))
@@ -136,14 +149,26 @@ def _files(folder: Path) -> Iterable[Path]:
     )
 
 
-def stamp(source: Path) -> str:
-    """A digest over names and bytes of a file, or of a folder's files."""
-    digest = hashlib.sha256()
-    for file in _files(source) if source.is_dir() else [source]:
-        name = str(file.relative_to(source)) if source.is_dir() else file.name
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _newest(source: Path) -> float:
+    return (
+        max((file.stat().st_mtime for file in _files(source)), default=0.0)
+        if source.is_dir()
+        else source.stat().st_mtime
+    )
+
+
+def stamps_of(source: Path) -> dict[str, str]:
+    """A digest of the bytes of a file, of each file of a folder, or of each member of a zip, by name."""
+    if source.is_dir():
+        return {str(file.relative_to(source)): _digest(file) for file in _files(source)}
+    if source.suffix == ".zip" and zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            return {member.filename: f"{member.file_size}-{member.CRC:08x}" for member in archive.infolist()}
+    return {source.name: _digest(source)}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def quick_stamp(source: Path) -> tuple[tuple[str, int, int], ...]:

@@ -148,14 +148,14 @@ def local_roots(running: Mapping[str, str], add: Mapping[str, str], remove: Sequ
 class Definition:
     """What one component is once resolved: two equal definitions need no restart.
 
-    `dependencies` is {component: is it HARD}; `stamp` changes when its artifacts' bytes do.
+    `dependencies` is {component: is it HARD}; `stamps` holds a digest of each artifact file by name.
     """
 
     name: str
     version: str
     steps: Mapping[str, Step]
     dependencies: Mapping[str, bool]
-    stamp: str = ""
+    stamps: Mapping[str, str] = field(default_factory=dict)
     component_type: str = "aws.greengrass.generic"
     error_reset_s: float = 3600.0
 
@@ -193,11 +193,18 @@ def _verdict(old: Definition | None, new: Definition) -> str:
         return "add"
     if old.version != new.version or old.steps.get("install") != new.steps.get("install"):
         return "reinstall"
-    if old.stamp != new.stamp:
-        return "reinstall" if "install" in new.steps else "restart"
+    changed = [name for name in old.stamps.keys() | new.stamps.keys() if old.stamps.get(name) != new.stamps.get(name)]
+    if changed:
+        return "reinstall" if _installs_from(new, changed) else "restart"
     if _running_part(old) != _running_part(new):
         return "restart"
     return "keep"
+
+
+def _installs_from(definition: Definition, files: Sequence[str]) -> bool:
+    """Whether the Install script names one of the files: only then does a change of it need another Install."""
+    install = definition.steps.get("install")
+    return install is not None and any(name.rpartition("/")[2] in install.script for name in files)
 
 
 def _running_part(definition: Definition) -> dict[str, Step]:

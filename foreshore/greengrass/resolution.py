@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from foreshore.errors import UserError
+from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass.provided import HINTS
 from foreshore.greengrass.recipes import Dependency
 from foreshore.greengrass.versions import Range, Version
 
@@ -79,6 +80,8 @@ def _choose(name: str, ranges: Mapping[str, Range], available: Available) -> Ver
         if all(wanted.accepts(version) for wanted in ranges.values()):
             return version
     wishes = "; ".join(f"{who} asks {wanted.text or '*'}" for who, wanted in sorted(ranges.items()))
+    if not versions and name.startswith("aws.greengrass."):
+        raise NotEmulated(f"the component {name} ({wishes})", HINTS.get(name, ""))
     if not versions:
         raise UserError(
             f"there is no recipe of component {name} ({wishes})",

@@ -70,7 +70,7 @@ class Bench:
         return (self.root / "logs" / f"{name}.log").read_text()
 
     def pid(self, name: str) -> int:
-        return self.supervisor.runners[name].children[0].pid
+        return self.supervisor.processes.runners[name].children[0].pid
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -160,7 +160,7 @@ def test_a_failed_deployment_is_rolled_back(tmp_path: Path) -> None:
         assert bench.supervisor.details("app").version == "1.0.0"
         assert bench.state("app") == "RUNNING"
         assert bench.supervisor.details("app").configuration == {"rate": 1}
-        assert bench.supervisor.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
+        assert bench.supervisor.deployer.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
 
     run(tmp_path, work)
 
@@ -229,7 +229,7 @@ def test_what_was_deployed_comes_back(tmp_path: Path) -> None:
         again = Bench(tmp_path, bench.configuration)
         await again.supervisor.start()
         await again.until(lambda: again.state("app") == "RUNNING")
-        assert again.supervisor.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
+        assert again.supervisor.deployer.groups == {"LOCAL_DEPLOYMENT": {"app": "1.0.0"}}
         await again.supervisor.stop()
         await again.supervisor.stop()
 
@@ -294,8 +294,8 @@ def test_update_state_and_pause(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         bench.recipe("slow", startup=SLEEP)
         identifier = await bench.supervisor.deploy_local(bench.recipes, None, {"slow": "1.0.0"}, [], {})
-        await bench.until(lambda: "slow" in bench.supervisor.runners and bench.state("slow") == "STARTING")
-        await bench.until(lambda: bool(bench.supervisor.runners["slow"].children))
+        await bench.until(lambda: "slow" in bench.supervisor.processes.runners and bench.state("slow") == "STARTING")
+        await bench.until(lambda: bool(bench.supervisor.processes.runners["slow"].children))
         bench.supervisor.report_state("slow", "RUNNING")
         assert (await bench.supervisor.wait(identifier)).status == "SUCCEEDED"
         await bench.supervisor.pause_component("slow")

@@ -1,0 +1,38 @@
+"""The components of AWS's that the core itself stands for. Pure: a table.
+
+A recipe may depend on them and a deployment may configure them, without a recipe of theirs; their configuration is
+kept like any other's. The version is the one whose behaviour is followed; any requirement is accepted, and one that
+it would not satisfy is logged. Every other `aws.greengrass.*` component is not emulated, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from foreshore.greengrass.versions import Version
+
+NUCLEUS = "aws.greengrass.Nucleus"
+CLI = "aws.greengrass.Cli"
+GGC_VERSION = "2.18.0"
+
+PROVIDED: Mapping[str, str] = {
+    NUCLEUS: GGC_VERSION,
+    CLI: GGC_VERSION,
+    "aws.greengrass.TokenExchangeService": "2.0.3",
+    "aws.greengrass.ShadowManager": "2.3.9",
+    "aws.greengrass.SecretManager": "2.1.8",
+    "aws.greengrass.StreamManager": "2.1.13",
+    "aws.greengrass.DiskSpooler": "1.0.5",
+    "aws.greengrass.clientdevices.Auth": "2.5.0",
+    "aws.greengrass.clientdevices.mqtt.Bridge": "2.3.2",
+    "aws.greengrass.clientdevices.mqtt.Moquette": "2.3.7",
+}
+
+PROVIDED_VERSIONS: Mapping[str, Version] = {name: Version.parse(text) for name, text in PROVIDED.items()}
+
+HINTS: Mapping[str, str] = {
+    "aws.greengrass.LambdaManager": "Foreshore's Lambda host runs handlers as generic components.",
+    "aws.greengrass.LambdaLauncher": "Foreshore's Lambda host runs handlers as generic components.",
+    "aws.greengrass.LambdaRuntimes": "Foreshore's Lambda host runs handlers as generic components.",
+    "aws.greengrass.LogManager": "Component logs are in <root>/logs and in `foreshore logs`.",
+}
