@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from urllib.parse import quote
 
 import orjson
@@ -36,7 +36,6 @@ from foreshore.traces.recorder import Recorder
 
 if TYPE_CHECKING:
     from foreshore.cloudfront.server import Distribution
-    from foreshore.console.server import Console
     from foreshore.core_device import CoreDevice
     from foreshore.functions.service import Functions
     from foreshore.iot.service import IotCore
@@ -64,10 +63,22 @@ class Options:
     core_profile: str = "classic"
 
 
-class App:
-    """The running edge of one project."""
+class Surface(Protocol):
+    """A listener above the rooms, such as the console."""
 
-    def __init__(self, options: Options) -> None:
+    async def start(self, host: str, port: int, /) -> int: ...
+
+    async def stop(self) -> None: ...
+
+
+Status = Callable[[], dict[str, Any]]
+MakeSurface = Callable[[Recorder, Status, Status], Surface]
+
+
+class App:
+    """The running edge of one project. `console(recorder, endpoints, status)` makes the surface above it, if any."""
+
+    def __init__(self, options: Options, console: MakeSurface | None = None) -> None:
         self.options = options
         self.project = Project.read(options.folder, options.templates, options.recipes)
         self.ports = Ports(options.port_base)
@@ -86,7 +97,7 @@ class App:
         self.iot: IotCore | None = None
         self.core: CoreDevice | None = None
         self.distributions: dict[str, Distribution] = {}
-        self.console: Console | None = None
+        self._make_console = console
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self._lock: TextIO | None = None
         self._origins: dict[str, str] = {}
@@ -388,11 +399,10 @@ class App:
     # What others see
 
     async def _start_console(self) -> None:
-        from foreshore.console.server import Console
-
-        self.console = Console(self.recorder, lambda: self.endpoints, self.status)
-        self._stops.append(self.console.stop)
-        console = self.console
+        if self._make_console is None:
+            return
+        console = self._make_console(self.recorder, lambda: self.endpoints, self.status)
+        self._stops.append(console.stop)
         port = await self._listen("console", "the console", lambda p: console.start(self.options.host, p))
         self.endpoints["console"] = f"http://{self.options.host}:{port}"
 

@@ -8,7 +8,9 @@ local publish/subscribe or to IoT Core.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from foreshore.cloud.routing import Target
 from foreshore.errors import UserError
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.host_artifact import prepare_project
+from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.service import Core
 from foreshore.greengrass.supervisor import factory
 from foreshore.http import Request, Response
@@ -37,6 +40,7 @@ CORE_POLICY = {
         {"Effect": "Allow", "Action": ["greengrass:*"], "Resource": "*"},
     ],
 }
+BRIDGE = "aws.greengrass.clientdevices.mqtt.Bridge"
 DEPLOY_SECONDS = 120.0
 PUBLISHES_A_SECOND = 100
 TRACE_PROPERTY = "traceparent"
@@ -173,25 +177,27 @@ class CoreDevice:
 
     async def listen(self, host: str, port: int) -> int:
         """Serve client devices over mutual TLS. Raises OSError when the port is taken."""
-        self._mappings = read_mappings(self.core.configuration.document("aws.greengrass.clientdevices.mqtt.Bridge"))
+        self._mappings = read_mappings(self.core.configuration.document(BRIDGE))
         broker = Broker(profile="standard", access=ClientDevices(self.iot))
         self._stops.append(broker.stop)
         self.broker = broker
         for mapping in self._mappings:
-            if mapping.source is Source.LOCAL_MQTT:
-                broker.add_listener(mapping.topic, lambda message, to=mapping: self._from_devices(message, to))
-            elif mapping.source is Source.PUBSUB:
-                self.core.subscribe_local(
-                    mapping.topic, lambda message, to=mapping: self._pass(message.topic, message.payload, message.traceparent, to),
-                    source="aws.greengrass.clientdevices.mqtt.Bridge", others_only=True,
-                )  # fmt: skip
-            else:
-                await self.core.subscribe_to_cloud(
-                    mapping.topic, 1,
-                    lambda message, to=mapping: self._pass(message.topic, message.payload, message.traceparent, to),
-                )  # fmt: skip
+            await self._bridge(broker, mapping)
         self.mqtts_port = await broker.listen(host, port, kind="mqtts", ssl=self.iot.server_context())
         return self.mqtts_port
+
+    async def _bridge(self, broker: Broker, mapping: Mapping) -> None:
+        """Hear the mapping's source."""
+
+        def forward(message: LocalMessage | Publication) -> None:
+            self._pass(message.topic, message.payload, message.traceparent, mapping)
+
+        if mapping.source is Source.LOCAL_MQTT:
+            broker.add_listener(mapping.topic, lambda message: self._from_devices(message, mapping))
+        elif mapping.source is Source.PUBSUB:
+            self.core.subscribe_local(mapping.topic, forward, source=BRIDGE, others_only=True)
+        else:
+            await self.core.subscribe_to_cloud(mapping.topic, 1, forward)
 
     def _from_devices(self, message: Publication, mapping: Mapping) -> None:
         self.bridged += 1
@@ -201,12 +207,10 @@ class CoreDevice:
         """One message to where its mapping points."""
         topic = mapping.prefix + topic
         if mapping.target is Source.PUBSUB:
-            self.core.publish_local(
-                topic, payload, source="aws.greengrass.clientdevices.mqtt.Bridge", traceparent=traceparent
-            )
+            self.core.publish_local(topic, payload, source=BRIDGE, traceparent=traceparent)
         elif mapping.target is Source.IOT_CORE:
             publication = Publication(topic, payload, qos=1, traceparent=traceparent)
-            self.core.publish_to_cloud(publication, "aws.greengrass.clientdevices.mqtt.Bridge")
+            self.core.publish_to_cloud(publication, BRIDGE)
         elif self.broker is not None:
             self.broker.publish(Publication(topic, payload, qos=1, traceparent=traceparent))
 
@@ -217,9 +221,6 @@ class CoreDevice:
 
     def component_environment(self) -> dict[str, str]:
         """What components see besides the nucleus' own variables: this edge, traces, and this Python first on PATH."""
-        import os
-        import sys
-
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "/usr/bin:/bin")])
         return {**self.environment(), "PATH": path, "FORESHORE_TRACE": "1"}
 

@@ -71,7 +71,9 @@ def run_edge(options: Options, body: Callable[[App, asyncio.Event], Awaitable[in
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopping.set)
-        app = App(options)
+        from foreshore.console.server import Console
+
+        app = App(options, Console)
         starting = asyncio.ensure_future(app.start())
         interrupted = asyncio.ensure_future(stopping.wait())
         await asyncio.wait({starting, interrupted}, return_when=asyncio.FIRST_COMPLETED)
