@@ -1,0 +1,158 @@
+"""What a broker allows, as data: AWS IoT Core's quotas and differences, and a standard MQTT broker without them. Pure.
+
+Numbers are from the page "AWS IoT Core endpoints and quotas"; sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Profile = Literal["aws", "standard"]
+
+NEVER = 0xFFFFFFFF
+"""A session expiry that never comes (MQTT 5, section 3.1.2.11.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One profile. A limit of 0 means none; `aws` switches the refusals that differ in kind, not in number."""
+
+    aws: bool
+    max_qos: int
+    hash_matches_parent: bool
+    subscription_ids: bool
+    wildcard_retained: bool
+    max_packet: int
+    max_payload: int
+    max_topic: int
+    max_slashes: int
+    max_client_id: int
+    max_filters: int
+    max_subscriptions: int
+    receive_maximum: int
+    send_window: int
+    topic_alias_maximum: int
+    keep_alive_min: int
+    keep_alive_max: int
+    server_keep_alive: int
+    session_expiry_max: int
+    session_expiry_311: int
+    message_expiry_max: int
+    redelivery_311: int
+    redelivery_5: int
+    publish_rate: int
+    byte_rate: int
+    connect_interval: float
+    retained_interval: float
+    websocket_ttl: float
+    max_queued: int = 20_000
+    max_queued_bytes: int = 16 * 1024 * 1024
+    max_unsent_bytes: int = 1024 * 1024
+
+
+AWS = Limits(
+    aws=True,
+    max_qos=1,
+    hash_matches_parent=False,
+    subscription_ids=False,
+    wildcard_retained=False,
+    max_packet=146 * 1024,
+    max_payload=128 * 1024,
+    max_topic=256,
+    max_slashes=7,
+    max_client_id=128,
+    max_filters=8,
+    max_subscriptions=50,
+    receive_maximum=100,
+    send_window=100,
+    topic_alias_maximum=8,
+    keep_alive_min=30,
+    keep_alive_max=1200,
+    server_keep_alive=0,
+    session_expiry_max=3600,
+    session_expiry_311=3600,
+    message_expiry_max=604_800,
+    redelivery_311=3600,
+    redelivery_5=16 * 60,
+    publish_rate=100,
+    byte_rate=512 * 1024,
+    connect_interval=1.0,
+    retained_interval=1.0,
+    websocket_ttl=86_400.0,
+)
+
+STANDARD = Limits(
+    aws=False,
+    max_qos=2,
+    hash_matches_parent=True,
+    subscription_ids=True,
+    wildcard_retained=True,
+    max_packet=1024 * 1024,
+    max_payload=0,
+    max_topic=0,
+    max_slashes=0,
+    max_client_id=0,
+    max_filters=0,
+    max_subscriptions=0,
+    receive_maximum=100,
+    send_window=65535,
+    topic_alias_maximum=64,
+    keep_alive_min=0,
+    keep_alive_max=0,
+    server_keep_alive=60,
+    session_expiry_max=NEVER,
+    session_expiry_311=NEVER,
+    message_expiry_max=NEVER,
+    redelivery_311=0,
+    redelivery_5=0,
+    publish_rate=0,
+    byte_rate=0,
+    connect_interval=0.0,
+    retained_interval=0.0,
+    websocket_ttl=0.0,
+)
+
+PROFILES: dict[str, Limits] = {"aws": AWS, "standard": STANDARD}
+
+RESERVED_PUBLISH = (
+    "$aws/things/",
+    "$aws/rules/",
+    "$aws/certificates/",
+    "$aws/provisioning-templates/",
+    "$aws/commands/",
+    "$aws/device_location/",
+    "$aws/greengrass/",
+    "$aws/greengrassv2/",
+    "$aws/iotwireless/",
+    "$aws/sitewise/",
+)
+RESERVED_SUBSCRIBE = (*RESERVED_PUBLISH[:1], *RESERVED_PUBLISH[2:], "$aws/events/")
+"""Reserved topics a client may use (AWS IoT developer guide, "Reserved topics"); any other `$` topic is refused."""
+
+
+def topic_problem(limits: Limits, topic: str, reserved: tuple[str, ...]) -> bool:
+    """Whether a profile refuses a (well-formed) topic name or filter for its length, slashes or reserved prefix.
+
+    The first three levels of a Basic Ingest topic count for nothing; service topics have no slash limit.
+    """
+    if not limits.aws:
+        return False
+    if topic.startswith("$"):
+        if not topic.startswith(reserved):
+            return True
+        if not topic.startswith("$aws/rules/"):
+            return len(topic.encode()) > 1024
+        topic = topic.split("/", 3)[-1]
+    return len(topic.encode()) > limits.max_topic or topic.count("/") > limits.max_slashes
+
+
+def clamp_keep_alive(limits: Limits, asked: int) -> int:
+    """The keep-alive in force, in seconds; 0 for none."""
+    if limits.aws:
+        if asked == 0:
+            return limits.keep_alive_max
+        return min(max(asked, limits.keep_alive_min), limits.keep_alive_max)
+    if limits.server_keep_alive and asked > limits.server_keep_alive:
+        return limits.server_keep_alive
+    return asked

@@ -1,0 +1,468 @@
+"""The broker's shell: sockets, TLS, WebSocket, timers and the public methods that the rest of Foreshore uses.
+
+Bytes go from the one shared receive buffer to `Connection.feed`; what that puts into `out` lists is written once a
+loop turn by `Core.flush`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import ssl as ssl_module
+import time
+from asyncio import sslproto
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, cast
+
+from foreshore.database import Database
+from foreshore.errors import PeerError
+from foreshore.http import Request, Response, text_response
+from foreshore.iot.mqtt import properties as p
+from foreshore.iot.mqtt import reason, websocket
+from foreshore.iot.mqtt.access import (
+    Access,
+    AllowAll,
+    ClientInfo,
+    ConnectDecision,
+    ConnectRequest,
+    DisconnectReason,
+    ListenerKind,
+    Observer,
+    SilentObserver,
+)
+from foreshore.iot.mqtt.broker import Core
+from foreshore.iot.mqtt.connection import NEW, Connection
+from foreshore.iot.mqtt.faults import Faults
+from foreshore.iot.mqtt.limits import PROFILES, Limits, Profile
+from foreshore.iot.mqtt.session import Message
+from foreshore.iot.mqtt.store import Store
+from foreshore.iot.mqtt.timers import STEP_S
+from foreshore.seams import EmitSpan, Publication
+
+BACKLOG = 4096
+BUFFER_SIZE = 256 * 1024
+CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
+HIGH_WATER = 256 * 1024
+
+_SNI = "foreshore_sni"
+
+
+class RetainedInfo(NamedTuple):
+    """One row of `retained_list`. `modified_ms` is epoch milliseconds."""
+
+    topic: str
+    payload_size: int
+    qos: int
+    modified_ms: int
+
+
+class Ids:
+    """Trace and span ids: a random prefix of this process and a counter, one formatting a message."""
+
+    def __init__(self) -> None:
+        source = random.SystemRandom()
+        self._prefix = f"{source.getrandbits(64) | 1:016x}"
+        self._next = source.getrandbits(62) | 1
+
+    def __call__(self) -> tuple[str, str]:
+        """A trace id (32 hex digits) and a span id (16)."""
+        self._next += 1
+        span_id = f"{self._next:016x}"
+        return self._prefix + span_id, span_id
+
+
+class SocketLink(asyncio.BufferedProtocol):
+    """A TCP or TLS connection below a `Connection`."""
+
+    __slots__ = ("_broker", "_kind", "_reading", "connection", "transport")
+
+    def __init__(self, broker: Broker, kind: ListenerKind) -> None:
+        self._broker = broker
+        self._kind = kind
+        self._reading = True
+        self.transport: asyncio.Transport
+        self.connection: Connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        request = ConnectRequest("", source_ip=str(peer[0]) if isinstance(peer, tuple) else "", listener=self._kind)
+        _describe_tls(request, transport.get_extra_info("ssl_object"))
+        self.connection = Connection(self._broker, self, request)
+        self._broker.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._broker.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        broker = self._broker
+        self.connection.feed(bytes(broker.buffer[:nbytes]))
+        if broker.dirty and not broker.is_awake:
+            broker.wake()
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broker.links.discard(self)
+        self.connection.lost()
+        self._broker.wake()
+
+    def pause_writing(self) -> None:
+        self.connection.pause()
+
+    def resume_writing(self) -> None:
+        self.connection.resume()
+        self._broker.wake()
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def close(self) -> None:
+        _close_soon(self.transport)
+
+    def pause_reading(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+
+class WebSocketLink(asyncio.Protocol):
+    """A WebSocket connection below a `Connection`; takes the transport over from the HTTP server."""
+
+    def __init__(self, broker: Broker, request: ConnectRequest) -> None:
+        self._broker = broker
+        self._reading = True
+        self._frames = websocket.Frames(broker.limits.max_packet * 2)
+        self.connection = Connection(broker, self, request)
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self._broker.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            mqtt, answers = self._frames.feed(data)
+        except PeerError as error:
+            self.transport.write(websocket.close_frame(error.reason))
+            self.connection.lost()
+            self.close()
+            self._broker.wake()
+            return
+        for answer in answers:
+            self.transport.write(answer)
+        if mqtt:
+            self.connection.feed(mqtt)
+        if self._frames.closed:
+            self.close()
+        self._broker.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broker.links.discard(self)
+        self.connection.lost()
+        self._broker.wake()
+
+    def pause_writing(self) -> None:
+        self.connection.pause()
+
+    def resume_writing(self) -> None:
+        self.connection.resume()
+        self._broker.wake()
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(websocket.frame(websocket.BINARY, data))
+
+    def close(self) -> None:
+        _close_soon(self.transport)
+
+    def pause_reading(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+
+AnyLink = SocketLink | WebSocketLink
+
+
+def _close_soon(transport: asyncio.Transport) -> None:
+    """Close when what was written is sent; cut the connection when the peer doesn't take it in time."""
+    if transport.is_closing():
+        return
+    transport.close()
+    asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
+
+
+def _describe_tls(request: ConnectRequest, tls: Any) -> None:
+    if tls is not None:
+        request.certificate = tls.getpeercert(True)
+        request.alpn = tls.selected_alpn_protocol()
+        request.sni = getattr(tls, _SNI, None)
+
+
+def _note_sni(tls: Any, name: str | None, context: ssl_module.SSLContext) -> None:
+    setattr(tls, _SNI, name)
+
+
+def tune_process() -> None:
+    """Take what is loaded out of the garbage collector's sight and let it run less often; once, after start."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+class Broker(Core):
+    """An MQTT broker on any number of listeners.
+
+    `profile` is "aws" (IoT Core's quotas and differences) or "standard"; `limits` replaces the profile's numbers.
+    `rate_limits=False` switches off the quotas on rates (publishes, bytes, connects, retained writes). `database`
+    keeps persistent sessions, their queues and retained messages; without one they live as long as the broker.
+    Callbacks of listeners, observers and access run on the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: Profile = "aws",
+        access: Access | None = None,
+        observer: Observer | None = None,
+        database: Database | None = None,
+        span: EmitSpan | None = None,
+        rate_limits: bool = True,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(
+            limits or PROFILES[profile],
+            access or AllowAll(),
+            observer or SilentObserver(),
+            Store(database) if database is not None else None,
+            span,
+            rate_limits=rate_limits,
+            wall_ns=wall_ns,
+            new_ids=Ids(),
+            choose=random.choice,
+        )
+        self._clock = clock
+        self.now = clock()
+        self.wheel.advance(self.now)
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.links: set[AnyLink] = set()
+        self.is_awake = False
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self.restore()
+
+    # Listening
+
+    async def listen(
+        self, host: str, port: int, *, kind: ListenerKind = "mqtt", ssl: ssl_module.SSLContext | None = None
+    ) -> int:
+        """Listen for MQTT over TCP, or TLS with `ssl`; give the port (ask for 0). Raises OSError when it is taken."""
+        loop = asyncio.get_running_loop()
+        if ssl is not None:
+            # Stock asyncio takes 256 KiB a TLS connection unless told otherwise; a record is 16 KiB at most.
+            sslproto.SSLProtocol.max_size = 16 * 1024
+            if ssl.sni_callback is None:
+                ssl.sni_callback = _note_sni
+        server = await loop.create_server(
+            lambda: SocketLink(self, kind), host, port, ssl=ssl, backlog=BACKLOG, reuse_address=True
+        )
+        self._servers.append(server)
+        self._start_ticking()
+        return int(server.sockets[0].getsockname()[1])
+
+    def _start_ticking(self) -> None:
+        if self._ticker is None:
+            self._ticker = asyncio.get_running_loop().call_later(STEP_S, self._tick)
+
+    def _tick(self) -> None:
+        self.tick()
+        self._ticker = asyncio.get_running_loop().call_later(STEP_S, self._tick)
+
+    def tick(self) -> None:
+        """Let the timers run up to the clock's present."""
+        self.now = self._clock()
+        self.wheel.advance(self.now)
+        if self.dirty or self.closing or (self.store is not None and self.store.is_pending):
+            self.wake()
+
+    async def stop(self) -> None:
+        """Close every connection and listener, and write what is pending. A second call does nothing."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for task in self._tasks:
+            task.cancel()
+        for link in list(self.links):
+            link.connection.close(reason.SERVER_SHUTTING_DOWN, "SERVER_INITIATED_DISCONNECT")
+            link.close()
+        self.flush()
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        while self.links and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        for link in list(self.links):
+            link.transport.abort()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        self.flush()
+
+    def opened(self, link: AnyLink) -> None:
+        """A link is up: it must send CONNECT soon."""
+        self.links.add(link)
+        self._start_ticking()
+        self.wheel.add(self.now + CONNECT_TIMEOUT_S, lambda: self._give_up(link))
+
+    def _give_up(self, link: AnyLink) -> None:
+        if link.connection.state == NEW and link in self.links:
+            link.close()
+
+    def websocket_upgrade(self, request: Request, *, authorization: object = None) -> Response:
+        """Answer the upgrade request for `/mqtt`: 101 with the broker behind it, or 400 or 426 that says why.
+
+        `authorization` is what the caller's own check (SigV4, custom authorizer) found; access gets it at CONNECT.
+        """
+        protocol = websocket.choose_subprotocol(request.header("Sec-WebSocket-Protocol"))
+        if request.method != "GET" or request.header("Upgrade").lower() != "websocket":
+            return text_response(426, "MQTT over WebSocket needs an upgrade\n")
+        if request.header("Sec-WebSocket-Version") != "13":
+            refused = text_response(426, "WebSocket version 13 is needed\n")
+            refused.headers.append((b"Sec-WebSocket-Version", b"13"))
+            return refused
+        if protocol is None:
+            return text_response(400, "offer the subprotocol mqtt\n")
+        try:
+            accepted = websocket.accept_key(request.header("Sec-WebSocket-Key"))
+        except ValueError:
+            return text_response(400, "bad Sec-WebSocket-Key\n")
+        connect = ConnectRequest(
+            "", source_ip=request.peer[0], listener="wss", authorization=authorization,
+            http_headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
+            http_query=request.query,
+        )  # fmt: skip
+        _describe_tls(connect, request.tls)
+        headers = [
+            (b"Upgrade", b"websocket"),
+            (b"Connection", b"Upgrade"),
+            (b"Sec-WebSocket-Accept", accepted),
+            (b"Sec-WebSocket-Protocol", protocol.encode()),
+        ]
+        return Response(101, headers, upgrade=lambda transport, rest: WebSocketLink(self, connect))
+
+    # Looking and acting from outside
+
+    def clients(self) -> list[ClientInfo]:
+        """Everybody who is connected."""
+        found = (session.connection for session in self.sessions.values())
+        return [connection.info for connection in found if connection is not None and connection.info is not None]
+
+    def client(self, client_id: str) -> ClientInfo | None:
+        """One connected client."""
+        session = self.sessions.get(client_id)
+        return session.connection.info if session is not None and session.connection is not None else None
+
+    def disconnect(self, client_id: str, aws_reason: DisconnectReason = "API_INITIATED_DISCONNECT") -> bool:
+        """End a client's connection; False when it is not connected."""
+        session = self.sessions.get(client_id)
+        if session is None or session.connection is None:
+            return False
+        session.connection.close(reason.ADMINISTRATIVE_ACTION, aws_reason)
+        return True
+
+    def forget(self, client_id: str) -> bool:
+        """End a client's connection and its session; False when there is neither."""
+        self.disconnect(client_id)
+        session = self.sessions.get(client_id)
+        if session is None:
+            return False
+        self.end_session(session)
+        self.wake()
+        return True
+
+    def subscriptions(self, client_id: str) -> list[tuple[str, int]]:
+        """Filters and granted QoS of a session."""
+        session = self.sessions.get(client_id)
+        return [(one.filter, one.qos) for one in session.subscriptions.values()] if session else []
+
+    def retained(self, topic: str) -> Publication | None:
+        """The retained message of a topic; `timestamp_ms` is when it was written."""
+        message = self.retained_messages.get(topic, self.wall_ms())
+        return _as_publication(topic, message) if message else None
+
+    def retained_list(self) -> list[RetainedInfo]:
+        """Every topic with a retained message, sorted by topic."""
+        rows = self.retained_messages.topics(self.wall_ms())
+        return sorted(RetainedInfo(topic, len(one.payload), one.qos, one.sent_ms) for topic, one in rows)
+
+    def set_faults(self, client_id: str, faults: Faults | None) -> None:
+        """Arm faults for a client id (at once, and for its next connections), or disarm them with None."""
+        if faults is None:
+            self.faults.pop(client_id, None)
+        else:
+            self.faults[client_id] = faults
+        session = self.sessions.get(client_id)
+        if session is not None and session.connection is not None:
+            session.connection.faults = faults
+
+    # What Core asks of its shell
+
+    def wake(self) -> None:
+        if not self.is_awake:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return  # Not running yet, or no more: the next tick or stop() writes.
+            self.is_awake = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.is_awake = False
+        self.flush()
+
+    def defer(self, decision: Awaitable[ConnectDecision], then: Callable[[ConnectDecision], None]) -> None:
+        async def wait() -> None:
+            try:
+                answer = await decision
+            except Exception as error:
+                self.failed("access failed", error)
+                answer = ConnectDecision(False, reason_code=reason.UNSPECIFIED_ERROR)
+            then(answer)
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def delay_reading(self, connection: Connection) -> None:
+        connection.link.pause_reading()
+        self.wheel.add(self.now + 1.0, connection.link.resume_reading)
+
+    def failed(self, what: str, error: Exception) -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})
+
+
+def _as_publication(topic: str, message: Message) -> Publication:
+    encoded = p.write_varint(len(message.properties)) + message.properties
+    found, _ = p.decode_properties(encoded, 0, len(encoded), p.PUBLISH)
+    return Publication(
+        topic, message.payload, message.qos, True, timestamp_ms=message.sent_ms,
+        content_type=found.get(p.CONTENT_TYPE), response_topic=found.get(p.RESPONSE_TOPIC),
+        correlation_data=found.get(p.CORRELATION_DATA), payload_format=found.get(p.PAYLOAD_FORMAT),
+        user_properties=found.get(p.USER_PROPERTY, []),
+    )  # fmt: skip
