@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foreshore.cloud.routing import Target
+from foreshore.core_link import CoreLink
 from foreshore.errors import UserError
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.host_artifact import prepare_project
@@ -25,7 +25,6 @@ from foreshore.greengrass.service import Core
 from foreshore.greengrass.supervisor import factory
 from foreshore.http import Request, Response
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
-from foreshore.iot.mqtt.client import MqttClient
 from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.service import IotCore
 from foreshore.project import Project
@@ -42,43 +41,6 @@ CORE_POLICY = {
 }
 BRIDGE = "aws.greengrass.clientdevices.mqtt.Bridge"
 DEPLOY_SECONDS = 120.0
-PUBLISHES_A_SECOND = 100
-TRACE_PROPERTY = "traceparent"
-
-
-class PacedLink:
-    """`greengrass.cloud_link.CloudLink` over an MQTT client, at AWS's 100 publishes a second a connection."""
-
-    def __init__(self, client: MqttClient) -> None:
-        self._client = client
-        self._free_at = 0.0
-
-    @property
-    def connected(self) -> bool:
-        """Whether a publish would go out now."""
-        return self._client.connected
-
-    def on_state(self, callback: Callable[[bool], None]) -> None:
-        """Hear of later changes."""
-        self._client.on_state(callback)
-
-    async def publish(self, publication: Publication) -> int:
-        """Publish, with the trace as a user property."""
-        now = time.monotonic()
-        self._free_at = max(self._free_at, now - 0.1) + 1 / PUBLISHES_A_SECOND
-        if self._free_at > now:
-            await asyncio.sleep(self._free_at - now)
-        if publication.traceparent and all(name != TRACE_PROPERTY for name, _ in publication.user_properties):
-            publication.user_properties = [*publication.user_properties, (TRACE_PROPERTY, publication.traceparent)]
-        return await self._client.publish(publication)
-
-    async def subscribe(self, filter: str, qos: int, callback: Callable[[Publication], None]) -> None:
-        """Subscribe, also after every later reconnection."""
-        await self._client.subscribe(filter, qos, callback)
-
-    async def unsubscribe(self, filter: str) -> None:
-        """Take a subscription back."""
-        await self._client.unsubscribe(filter)
 
 
 class ClientDevices:
@@ -129,7 +91,7 @@ class CoreDevice:
         self.profile = profile
         self.core: Core
         self.broker: Broker | None = None
-        self.client: MqttClient
+        self.link: CoreLink
         self.mqtts_port = 0
         self.bridged = 0
         self._mappings: list[Mapping] = []
@@ -140,17 +102,12 @@ class CoreDevice:
         files = self.iot.ensure_thing(
             self.project.thing, policy_documents={f"{self.project.thing}-core": CORE_POLICY}, certs_folder=self.certs
         )
-        context = ssl.create_default_context(cafile=str(files.ca))
-        context.load_cert_chain(files.cert, files.key)
-        self.client = MqttClient(
-            "127.0.0.1", self.iot.mqtts_port, client_id=self.project.thing, ssl=context, clean_start=False,
-            session_expiry_s=3600,
-        )  # fmt: skip
-        self._stops.append(self.client.stop)
-        await self.client.connect()
+        self.link = CoreLink("127.0.0.1", self.iot.mqtts_port, self.project.thing, files.ca, files.cert, files.key)
+        self._stops.append(self.link.stop)
+        await self.link.connect()
         self.core = Core(
             root=self.root, thing=self.project.thing, region=self.project.region, account=self.project.account,
-            cloud=PacedLink(self.client), span=self.recorder.span, log=self.recorder.log, profile=self.profile,
+            cloud=self.link, span=self.recorder.span, log=self.recorder.log, profile=self.profile,
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
@@ -237,7 +194,7 @@ class CoreDevice:
         """What the core itself counted."""
         return {
             "bridged": self.bridged,
-            "connected": self.client.connected,
+            "connected": self.link.connected,
             "components": {status.name: status.state for status in self.core.components()},
         }
 
