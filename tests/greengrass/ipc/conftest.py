@@ -112,6 +112,7 @@ class Rig:
 
     def __init__(self, core: Core, link: Link, spans: list[Span], logs: list[LogLine]) -> None:
         self.core, self.link, self.spans, self.logs = core, link, spans, logs
+        self.clients: list[RawClient] = []
 
     def component(self, name: str, access: object = None, **configuration: object) -> None:
         """Deploy a component's configuration."""
@@ -130,7 +131,9 @@ class Rig:
 
     async def open(self) -> RawClient:
         """A raw client before its CONNECT."""
-        return RawClient(*await asyncio.open_unix_connection(str(self.core.ipc_socket)))
+        client = RawClient(*await asyncio.open_unix_connection(str(self.core.ipc_socket)))
+        self.clients.append(client)
+        return client
 
     async def sdk(self, component: str, script: str) -> list[Any]:
         """Run a script with `awsiotsdk` as that component; give the JSON lines it printed."""
@@ -190,9 +193,12 @@ def rig(tmp_path: Path) -> Callable[..., Any]:
             **arguments,
         )
         await core.start()
+        running = Rig(core, link, spans, logs)
         try:
-            yield Rig(core, link, spans, logs)
+            yield running
         finally:
+            for client in running.clients:
+                client.writer.transport.abort()
             await core.stop()
 
     return run
