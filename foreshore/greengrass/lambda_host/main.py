@@ -16,8 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .host import Handler, Host, Outbox
+from .host import Host
+from .inbox import Inbox
+from .loading import HandlerMissing, configure_logging, load_handler
+from .outbox import Outbox
 from .parameters import PUB_SUB, BadParameters, Parameters, read_parameters
+from .pool import Pool, Setup, own_argv
 from .services import Services
 from .wire import Disconnected, OnLost, Refused, TraceSlot, Wire
 
@@ -38,6 +42,10 @@ V1_ENVIRONMENT = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the host until it is told to stop; give the exit code."""
     options = _parse(arguments)
+    if options.worker is not None:
+        from .worker import work
+
+        return work(options.worker)
     configure_logging(options.log_level)
     try:
         return run(options)
@@ -48,58 +56,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lambda_host", description="Run a Lambda handler as a Greengrass component.")
-    parser.add_argument("--handler", required=True, metavar="MODULE.FUNCTION")
+    parser.add_argument("--handler", required="--worker" not in (arguments or sys.argv), metavar="MODULE.FUNCTION")
     parser.add_argument("--code", metavar="DIR", default=os.path.dirname(os.path.abspath(sys.argv[0])))  # noqa: PTH100, PTH120
     parser.add_argument("--packages", metavar="DIR", default="", help="folder of pip-installed requirements")
     parser.add_argument("--client", choices=("awsiotsdk", "slim"), default="awsiotsdk")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--name", default=Path.cwd().name, help="function name (default: the component's)")
     parser.add_argument("--log-level", default=os.environ.get("LOG_LEVEL", "INFO"))
     return parser.parse_args(arguments)
 
 
-def configure_logging(level: str) -> None:
-    """Lines as Greengrass's Lambda runtime writes them: `[INFO]-main.py:12,text` on standard output."""
-    logging.basicConfig(
-        stream=sys.stdout,
-        level=getattr(logging, level.upper(), logging.INFO),
-        format="[%(levelname)s]-%(filename)s:%(lineno)d,%(message)s",
-    )
-    logging.getLogger("awsiot").setLevel(logging.WARNING)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Connect, prepare, import the handler, subscribe, and handle messages until the end."""
-    trace = TraceSlot()
-    traced = trace if os.environ.get("FORESHORE_TRACE") == "1" else None
+    """Connect, prepare, subscribe, and handle messages until the end."""
     ending = _Ending()
-    wire = connect(options.client, ending.on_lost, traced)
+    trace = TraceSlot()
+    wire = connect(options.client, ending.on_lost, trace if os.environ.get("FORESHORE_TRACE") == "1" else None)
     try:
         configuration = wire.call("GetConfiguration", {}, REQUEST_TIMEOUT_S).get("value") or {}
         parameters = read_parameters(configuration)
-        arn = parameters.lambda_arn or arn_of(options.name)
-        set_environment(parameters, arn, options.handler)
-        outbox = Outbox(wire, parameters.publish_window, REQUEST_TIMEOUT_S)
-        install_services(parameters, outbox, wire)
-        sys.path[:0] = [options.code, *([options.packages] if options.packages else [])]
-        host = Host(load_handler(options.handler), arn, parameters, outbox, trace)
-        ending.host = host
-        signal.signal(signal.SIGTERM, lambda *_: host.stop())
-        signal.signal(signal.SIGINT, lambda *_: host.stop())
-        subscribe(wire, parameters, host)
+        ending.inbox = inbox = Inbox(parameters.max_queue_size)
+        runner = prepare(options, parameters, wire, inbox, trace)
+        signal.signal(signal.SIGTERM, lambda *_: inbox.stop())
+        signal.signal(signal.SIGINT, lambda *_: inbox.stop())
+        subscribe(wire, parameters, inbox)
         log.info("running %s with %d event sources", options.handler, len(parameters.event_sources))
-        return host.run()
+        return runner.run()
     finally:
         wire.close()
 
 
-class _Ending:
-    """Tells the host, once there is one, that the connection is gone."""
+def prepare(
+    options: argparse.Namespace, parameters: Parameters, wire: Wire, inbox: Inbox, trace: TraceSlot
+) -> Host | Pool:
+    """What runs the handler: one pinned instance in this process, or a pool of processes."""
+    arn = parameters.lambda_arn or arn_of(options.name)
+    environment = lambda_environment(parameters, arn, options.handler)
+    paths = [options.code, *([options.packages] if options.packages else [])]
+    outbox = Outbox(wire, parameters.publish_window, REQUEST_TIMEOUT_S)
+    shim = importlib.import_module("greengrass_ipc_python_sdk.ipc_client")
 
-    host: Host | None = None
+    def call(operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        return wire.call(operation, request, parameters.status_timeout_s)
+
+    services = Services(parameters.routes, outbox, call, shim.IPCException)
+    if not parameters.pinned:
+        setup = Setup(
+            options.handler, arn, parameters.encoding, parameters.timeout_s, environment, paths, options.log_level
+        )
+        limits = (parameters.max_instances, parameters.max_idle_s)
+        return Pool(own_argv(), setup, limits, inbox, outbox, services.invoke, trace)
+    os.environ.update(environment)
+    shim.install(services.invoke)
+    sys.path[:0] = paths
+    return Host(load_handler(options.handler), arn, parameters, inbox, outbox, trace)
+
+
+class _Ending:
+    """Tells the inbox, once there is one, that the connection is gone."""
+
+    inbox: Inbox | None = None
 
     def on_lost(self, reason: str) -> None:
-        if self.host is not None:
-            self.host.lose(reason)
+        if self.inbox is not None:
+            self.inbox.lose(reason)
 
 
 def connect(client: str, on_lost: OnLost, trace: TraceSlot | None) -> Wire:
@@ -123,57 +142,25 @@ def arn_of(name: str) -> str:
     return f"arn:aws:lambda:{region}:000000000000:function:{name}:1"
 
 
-def set_environment(parameters: Parameters, arn: str, handler: str) -> None:
-    """The variables of Greengrass's Lambda runtime, then the function's own. Must run before greengrasssdk's import."""
-    os.environ.update(V1_ENVIRONMENT)
-    os.environ.update(
-        MY_FUNCTION_ARN=arn,
-        AWS_GREENGRASS_LAMBDA_ARN=arn,
-        AWS_GREENGRASS_LAMBDA_FUNCTION_HANDLER=handler,
-        AWS_GREENGRASS_LAMBDA_TIMEOUT=str(int(parameters.timeout_s * 1000)),
-        ENCODING_TYPE=parameters.encoding,
-        AWS_LAMBDA_FUNCTION_NAME=arn.split(":")[6] if arn.count(":") >= 6 else arn,
-        _HANDLER=handler,
-    )
-    os.environ.update(parameters.environment)
+def lambda_environment(parameters: Parameters, arn: str, handler: str) -> dict[str, str]:
+    """The variables of Greengrass's Lambda runtime, then the function's own. greengrasssdk reads them at its import."""
+    return {
+        **V1_ENVIRONMENT,
+        "MY_FUNCTION_ARN": arn,
+        "AWS_GREENGRASS_LAMBDA_ARN": arn,
+        "AWS_GREENGRASS_LAMBDA_FUNCTION_HANDLER": handler,
+        "AWS_GREENGRASS_LAMBDA_TIMEOUT": str(int(parameters.timeout_s * 1000)),
+        "ENCODING_TYPE": parameters.encoding,
+        "AWS_LAMBDA_FUNCTION_NAME": arn.split(":")[6] if arn.count(":") >= 6 else arn,
+        "_HANDLER": handler,
+        **parameters.environment,
+    }
 
 
-def install_services(parameters: Parameters, outbox: Outbox, wire: Wire) -> None:
-    """Give greengrasssdk's calls to this host."""
-    shim = importlib.import_module("greengrass_ipc_python_sdk.ipc_client")
-
-    def call(operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        return wire.call(operation, request, parameters.status_timeout_s)
-
-    shim.install(Services(parameters.routes, outbox, call, shim.IPCException).invoke)
-
-
-class HandlerMissing(Exception):
-    """`--handler` names no function."""
-
-
-def load_handler(name: str) -> Handler:
-    """Import `module.function`. Raises HandlerMissing; what the module itself raises passes."""
-    module_name, _, function = name.rpartition(".")
-    if not module_name:
-        raise HandlerMissing(f"--handler {name}: expected MODULE.FUNCTION")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise
-        raise HandlerMissing(f"--handler {name}: no module {module_name} in {sys.path[0]}") from None
-    handler = getattr(module, function, None)
-    if not callable(handler):
-        raise HandlerMissing(f"--handler {name}: {module_name} has no function {function}")
-    found: Handler = handler
-    return found
-
-
-def subscribe(wire: Wire, parameters: Parameters, host: Host) -> None:
+def subscribe(wire: Wire, parameters: Parameters, inbox: Inbox) -> None:
     """Subscribe to every event source. Raises Refused, Disconnected, TimeoutError."""
     for source in parameters.event_sources:
         if source.type == PUB_SUB:
-            wire.subscribe(source.topic, host.accept, REQUEST_TIMEOUT_S)
+            wire.subscribe(source.topic, inbox.accept, REQUEST_TIMEOUT_S)
         else:
-            wire.subscribe_cloud(source.topic, source.qos, host.accept, REQUEST_TIMEOUT_S)
+            wire.subscribe_cloud(source.topic, source.qos, inbox.accept, REQUEST_TIMEOUT_S)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .parameters import IOT_CORE, Route, find_routes
+from .parameters import Route, find_routes
 from .wire import Disconnected, Refused
 
 _SHADOW = re.compile(r"^\$aws/things/(?P<thing>[^/]+)/shadow(/name/(?P<name>[^/]+))?/(?P<verb>get|update|delete)$")
@@ -151,8 +151,3 @@ def _secret_name(secret_id: str) -> str:
     if not secret_id.startswith("arn:"):
         return secret_id
     return re.sub(r"-[A-Za-z0-9]{6}$", "", secret_id.rpartition(":")[2])
-
-
-def is_cloud(route: Route) -> bool:
-    """Whether a route leads to IoT Core."""
-    return route.type == IOT_CORE

@@ -6,6 +6,7 @@ developer guide, "Interprocess communication (IPC)").
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -39,13 +40,10 @@ OnEvent = Callable[[Event], None]
 OnLost = Callable[[str], None]
 
 
-class TraceSlot:
-    """The traceparent of the message being handled: set by the run loop, read by publishes of the same thread."""
+class TraceSlot(threading.local):
+    """The traceparent of the message being handled, each thread its own: set around a handler, read by publishes."""
 
-    __slots__ = ("current",)
-
-    def __init__(self) -> None:
-        self.current: str | None = None
+    current: str | None = None
 
 
 class Wire(Protocol):

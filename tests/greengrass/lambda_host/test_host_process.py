@@ -193,3 +193,108 @@ def test_bad_configuration_is_the_users(running: Running) -> None:
     code, output = running.start(0).finish(None)
     assert code == 2
     assert "maxQueueSize: expected a number, not 'many'" in output
+
+
+ON_DEMAND = """
+import json, os, time
+import greengrasssdk
+
+client = greengrasssdk.client("iot-data")
+with open(os.environ["STARTED"], "a") as file:
+    file.write("x")
+
+def handler(event, context):
+    if event == "boom":
+        raise ValueError("as told")
+    if event == "hang":
+        while True:
+            pass
+    if event == "die":
+        os._exit(3)
+    while isinstance(event, str) and not os.path.exists(event):
+        time.sleep(0.001)
+    client.publish(topic="out/answer", payload=json.dumps([event, os.getpid(), os.environ["GREETING"]]))
+"""
+
+
+@pytest.fixture
+def on_demand(archive: Path, tmp_path: Path) -> Iterator[Running]:
+    host = Running(archive, tmp_path, "slim", ON_DEMAND, STARTED=str(tmp_path / "started"))
+    host.nucleus.configuration |= {"pinned": False, "maxInstancesCount": 2, "timeoutInSeconds": 5}
+    yield host
+    if host.process is not None and host.process.poll() is None:
+        host.process.kill()
+        host.process.communicate()
+    host.nucleus.close()
+
+
+def test_on_demand_instances_are_made_for_concurrent_messages_and_reused(on_demand: Running, tmp_path: Path) -> None:
+    nucleus = on_demand.start().nucleus
+    for name in ("a", "b"):
+        nucleus.deliver("in/+", "in/x", json.dumps(str(tmp_path / name)).encode())
+    started = tmp_path / "started"
+    while not started.exists() or len(started.read_text()) < 2:
+        assert on_demand.process is not None and on_demand.process.poll() is None
+    for number in range(3):
+        nucleus.deliver("in/+", "in/x", str(number).encode())
+    (tmp_path / "b").touch()
+    rest = [published(nucleus)[0] for _ in range(4)]
+    (tmp_path / "a").touch()
+    last, _ = published(nucleus)
+    assert {event for event, *_ in rest} == {str(tmp_path / "b"), 0, 1, 2}
+    assert len({pid for _, pid, _ in rest}) == 1
+    assert last[0] == str(tmp_path / "a") and last[1] != rest[0][1] and last[2] == "hello"
+    code, output = on_demand.finish()
+    assert code == 0 and "handled 5, failed 0" in output
+    assert started.read_text() == "xx"
+
+
+def test_on_demand_failures(on_demand: Running, tmp_path: Path) -> None:
+    on_demand.nucleus.configuration |= {"maxInstancesCount": 1, "timeoutInSeconds": 0.3}
+    nucleus = on_demand.start().nucleus
+    for event in ("boom", "hang", "die"):
+        nucleus.deliver("in/+", "in/x", json.dumps(event).encode())
+    nucleus.deliver("in/+", "in/x", b"4")
+    assert published(nucleus)[0][0] == 4
+    code, output = on_demand.finish()
+    assert code == 0
+    assert "ValueError: as told" in output and "Task timed out after 0.30 seconds" in output
+    assert "an instance ended while it handled a message" in output
+    assert "handled 1, failed 3" in output
+    assert (tmp_path / "started").read_text() == "xxx"
+
+
+def test_on_demand_idle_instances_end(on_demand: Running, tmp_path: Path) -> None:
+    on_demand.nucleus.configuration |= {"maxIdleTimeInSeconds": 0}
+    nucleus = on_demand.start().nucleus
+    nucleus.deliver("in/+", "in/x", b"1")
+    first = published(nucleus)[0][1]
+    while Path(f"/proc/{first}").exists():
+        pass
+    nucleus.deliver("in/+", "in/x", b"2")
+    assert published(nucleus)[0][1] != first
+    assert on_demand.finish()[0] == 0
+
+
+def test_on_demand_that_cannot_start_gives_up(on_demand: Running, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("raise RuntimeError('broken at import')\n")
+    nucleus = on_demand.start().nucleus
+    nucleus.deliver("in/+", "in/x", b"1")
+    code, output = on_demand.finish(None)
+    assert code == 1
+    assert "broken at import" in output and "3 instances in a row ended" in output
+
+
+def published_nothing(nucleus: TinyNucleus) -> bool:
+    return all(name != "PublishToTopic" for name, *_ in list(nucleus.requests.queue))
+
+
+def test_stopping_finishes_what_is_queued(running: Running) -> None:
+    nucleus = running.start().nucleus
+    for number in range(50):
+        nucleus.deliver("in/+", "in/x", str(number).encode())
+    assert published(nucleus)[0]["event"] == 0
+    code, output = running.finish()
+    assert code == 0 and "handled 50" in output
+    assert [published(nucleus)[0]["event"] for _ in range(49)] == list(range(1, 50))
+    assert published_nothing(nucleus)
