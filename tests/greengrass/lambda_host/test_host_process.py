@@ -65,7 +65,9 @@ class Running:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, subscriptions: int = 2) -> Running:
-        self.process = subprocess.Popen(self.argv, env=self.environment, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self.argv, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(subscriptions):
             while not self.nucleus.requests.get(timeout=20)[0].startswith("SubscribeTo"):
                 pass
