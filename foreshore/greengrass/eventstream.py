@@ -109,24 +109,31 @@ def encode(headers: Iterable[Header] | bytes, payload: bytes = b"") -> bytes:
 
 def decode(frame: bytes) -> tuple[list[Header], bytes]:
     """Read exactly one frame. Raises PeerError when it is not one."""
-    frames = Decoder().feed(frame)
-    if len(frames) != 1:
+    decoder = Decoder()
+    frames = decoder.feed(frame)
+    if len(frames) != 1 or decoder.broken is not None:
         raise PeerError("not exactly one frame")
     return decode_headers(frames[0][0]), frames[0][1]
 
 
 class Decoder:
-    """Cuts a byte stream into (header block, payload). Takes pieces of any size; keeps at most one frame."""
+    """Cuts a byte stream into (header block, payload). Takes pieces of any size; keeps at most one frame.
 
-    __slots__ = ("_limit", "_need", "_rest")
+    `broken` is the PeerError of a bad frame that came behind good ones: `feed` gives those first.
+    """
+
+    __slots__ = ("_limit", "_need", "_rest", "broken")
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
         self._rest = bytearray()
         self._need = 0
+        self.broken: PeerError | None = None
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """Give the frames that `data` completes, in order. Raises PeerError on a bad length or checksum."""
+        if self.broken is not None:
+            raise self.broken
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
@@ -138,18 +145,24 @@ class Decoder:
         while size - at >= PRELUDE:
             total, headers, check = _prelude.unpack_from(data, at)
             if crc32(data[at : at + 8]) != check:
-                raise PeerError("prelude checksum mismatch")
+                return self._break(frames, "prelude checksum mismatch")
             if total > self._limit or headers > MAX_HEADERS or headers + OVERHEAD > total:
-                raise PeerError(f"a frame of {total} bytes with {headers} bytes of headers")
+                return self._break(frames, f"a frame of {total} bytes with {headers} bytes of headers")
             end = at + total
             if end > size:
                 break
             if crc32(data[at : end - 4]) != _u32.unpack_from(data, end - 4)[0]:
-                raise PeerError("message checksum mismatch")
+                return self._break(frames, "message checksum mismatch")
             cut = at + PRELUDE + headers
             frames.append((data[at + PRELUDE : cut], data[cut : end - 4]))
             at = end
         if at < size:
             self._rest += data[at:] if at else data
             self._need = max(PRELUDE, total) if size - at >= PRELUDE else PRELUDE
+        return frames
+
+    def _break(self, frames: list[tuple[bytes, bytes]], what: str) -> list[tuple[bytes, bytes]]:
+        self.broken = PeerError(what)
+        if not frames:
+            raise self.broken
         return frames

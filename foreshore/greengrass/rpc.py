@@ -190,6 +190,8 @@ class Connection:
             for block, payload in frames:
                 incoming, stream_id = read(block)
                 self._frame(incoming, stream_id, payload)
+            if self._decoder.broken is not None:
+                raise self._decoder.broken
         except PeerError as error:
             if self.is_open and self.rules.answers_control:
                 text = error.what.replace("\\", "/").replace('"', "'")

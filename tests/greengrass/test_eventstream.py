@@ -24,7 +24,10 @@ from foreshore.greengrass.eventstream import (
 
 RECORDED = json.loads((Path(__file__).parent / "ipc_frames.json").read_text())
 FRAMES = [
-    bytes.fromhex(row[2]) for case in RECORDED for row in case["frames"] if "wrong message CRC" not in case["case"]
+    bytes.fromhex(data)
+    for case in RECORDED
+    for _, _, data in case["frames"]
+    if data and "wrong message CRC" not in case["case"]
 ]
 SHARED = Path(__file__).parents[3] / "shared" / "vectors" / "ipc_frames.json"
 

@@ -185,6 +185,14 @@ def test_header_types_of_lite() -> None:
         lite.receive(bad)
 
 
+def test_good_frames_before_a_bad_one_are_answered() -> None:
+    made, handler = connection()
+    bad = frame(0, 0, 2, operation="x")[:-1] + b"\x00"
+    with pytest.raises(PeerError, match="checksum"):
+        made.receive(frame(0, 0, 1, b"a", operation="x") + bad)
+    assert handler.calls == [("request", 1, "x", b"a")]
+
+
 def test_lite_limits_a_frame() -> None:
     lite, handler = connection(rpc.LITE)
     lite.receive(frame(0, 0, 1, b"x" * 9000, operation="x"))
