@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foreshore.errors import ForeshoreError, UserError
@@ -21,7 +21,7 @@ from foreshore.greengrass.components import (
     Profile,
     Tokens,
 )
-from foreshore.greengrass.configuration import Configuration, Snapshot, lite_scalars
+from foreshore.greengrass.configuration import DEFAULT_TIMESTAMP, Configuration, Leaf, Snapshot, lite_scalars
 from foreshore.greengrass.deployments import ConfigurationUpdate, Definition, DeploymentDocument, Plan, plan
 from foreshore.greengrass.lifecycle import DependenciesReady, Request, State, bootstrap_outcome
 from foreshore.greengrass.processes import Processes, order_of
@@ -241,11 +241,21 @@ class Deployer:
             self._configuration.apply(
                 recipe.name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now
             )
+            self._warn_of_kept_defaults(recipe.name, defaults)
         for name, update in document.updates.items():
             if name not in document.components and name in recipes:
                 self._say("WARN", f"{name} is no root component of the deployment: its configuration update is ignored")
             elif name in PROVIDED and name not in recipes:
                 self._configuration.apply(name, defaults={}, reset=update.reset, merge=update.merge, timestamp=now)
+
+    def _warn_of_kept_defaults(self, name: str, defaults: Mapping[str, object]) -> None:
+        """Tell of a default that this recipe changed and that is not taken, because an older default is there."""
+        for path, value in _leaves(defaults):
+            node = self._configuration.find(name, path)
+            if isinstance(node, Leaf) and node.timestamp == DEFAULT_TIMESTAMP and node.value != value:
+                pointer = "/" + "/".join(key.replace("~", "~0").replace("/", "~1") for key in path)
+                text = f"{name}: the recipe's default of {pointer} is now {value!r}, but the core keeps {node.value!r}"
+                self._say("WARN", f"{text}, as AWS does; RESET {pointer} to take it")
 
     # asking the components
 
@@ -402,6 +412,14 @@ class Deployer:
         self.groups = before.groups
         again = Plan(add=work.add, reinstall=work.reinstall, restart=work.restart)
         return not await self._apply(deployment, before.definitions, again)
+
+
+def _leaves(value: Mapping[str, object], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    for key, child in value.items():
+        if isinstance(child, Mapping):
+            yield from _leaves(child, (*path, key))
+        else:
+            yield (*path, key), child
 
 
 class _Answers:

@@ -239,6 +239,11 @@ class Machine:
         return stopping or self.state in (State.RUNNING, State.FINISHED)
 
     @property
+    def generation(self) -> int:
+        """A number that grows with every step begun: equal numbers mean that nothing was restarted."""
+        return self._run
+
+    @property
     def reached(self) -> bool:
         """Whether it is where it was asked to be."""
         return all(state is self.state for state in self._desired)

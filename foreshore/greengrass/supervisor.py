@@ -40,11 +40,13 @@ from foreshore.greengrass.deployments import (
     read_document,
 )
 from foreshore.greengrass.layout import FOLDERS
-from foreshore.greengrass.lifecycle import Reported, Request, State
+from foreshore.greengrass.lifecycle import Reported, State
+from foreshore.greengrass.lifecycle import Request as Wish
 from foreshore.greengrass.processes import Processes, Surroundings, order_of
 from foreshore.greengrass.provided import CLI, NUCLEUS, PROVIDED
 from foreshore.greengrass.recipe_store import RecipeStore, deployment_file, this_platform
 from foreshore.greengrass.runner import ComponentLog, Runner
+from foreshore.http import Request, Response
 from foreshore.seams import EmitLog, EmitSpan, LogLine, Span
 from foreshore.traces.recorder import new_span_id, new_trace_id
 
@@ -272,6 +274,11 @@ class Supervisor:
             document = DeploymentDocument(components=newest)
         return self.deployer.enqueue(document, LOCAL_GROUP)
 
+    async def redeploy(self) -> str:
+        """Queue the LOCAL_DEPLOYMENT group as it is, for changed recipes or artifacts; give its id."""
+        roots = dict(self.deployer.groups.get(LOCAL_GROUP, {}))
+        return self.deployer.enqueue(DeploymentDocument(components=roots, notify_components=False), LOCAL_GROUP)
+
     async def wait(self, deployment_id: str) -> DeploymentStatus:
         """Wait until a deployment is over; give how it ended. Raises DeploymentNotFound."""
         deployment = self.deployer.find(deployment_id)
@@ -301,6 +308,12 @@ class Supervisor:
     async def cancel_deployment(self, deployment_id: str) -> str:
         """Cancel what is QUEUED or IN_PROGRESS. Raises DeploymentNotFound."""
         return self.deployer.cancel(deployment_id)
+
+    async def admin(self, request: Request) -> Response:
+        """Answer `foreshore component` and the console; `admin.py` lists the paths."""
+        from foreshore.greengrass.admin import answer
+
+        return await answer(self, request)
 
     # components
 
@@ -339,14 +352,14 @@ class Supervisor:
         if self._is_own(name):
             return f"{name} is part of the core and can't be restarted alone"
         runner = self.runner(name)
-        runner.post(Request.REINSTALL if runner.machine.state is State.BROKEN else Request.RESTART)
+        runner.post(Wish.REINSTALL if runner.machine.state is State.BROKEN else Wish.RESTART)
         return None
 
     async def stop_component(self, name: str) -> str | None:
         """Stop it until it is restarted, deployed or the core starts again."""
         if self._is_own(name):
             return f"{name} is part of the core and can't be stopped alone"
-        self.runner(name).post(Request.STOP)
+        self.runner(name).post(Wish.STOP)
         return None
 
     async def pause_component(self, name: str) -> None:

@@ -1,0 +1,117 @@
+"""Shell: hot reload. Watches a project's recipes and component sources, and redeploys what changed.
+
+Files are polled by size and modification time. A change counts once the files have been still for one round, so that
+a save in several writes is one change. A reload is reported when its components are RUNNING (or have failed), never
+before. A changed deployment document is deployed as a whole; anything else redeploys the roots that are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from foreshore.errors import ForeshoreError
+from foreshore.greengrass.artifacts import quick_stamp
+from foreshore.greengrass.recipe_store import deployment_file
+from foreshore.greengrass.supervisor import Supervisor
+
+INTERVAL_S = 0.1
+Stamp = dict[Path, tuple[tuple[str, int, int], ...]]
+
+
+class Watcher:
+    """Watches one project for one supervisor. `report(level, text)` hears of each reload."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        project: Path,
+        report: Callable[[str, str], None],
+        *,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self._supervisor = supervisor
+        self._project = project.absolute()
+        self._report = report
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+        self._seen: Stamp = {}
+
+    async def start(self) -> None:
+        """Take the present files as known, and watch."""
+        if self._task is None:
+            self._seen = self._look()
+            self._task = asyncio.ensure_future(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def _look(self) -> Stamp:
+        """The stamps of every watched place: the recipes, and the sources of what is deployed."""
+        supervisor = self._supervisor
+        places = {self._project / "recipes"}
+        for name, definition in supervisor.processes.definitions.items():
+            try:
+                recipe = supervisor.recipes.find(name, definition.version)
+                places.update(supervisor.artifacts.watched(recipe, supervisor.recipes.manifest(recipe)))
+            except ForeshoreError:
+                # Its recipe or source is gone for the moment; a deployment would say so.
+                continue
+        return {place: quick_stamp(place) for place in places if place.exists()}
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            now = self._look()
+            if now == self._seen:
+                continue
+            while (again := await self._later()) != now:
+                now = again
+            changed = {place for place in now.keys() | self._seen.keys() if now.get(place) != self._seen.get(place)}
+            document = self._document_stamp(self._seen) != self._document_stamp(now)
+            self._seen = now
+            await self._reload(changed, document)
+            self._seen = {**self._look(), **now}
+
+    async def _later(self) -> Stamp:
+        await asyncio.sleep(self._interval_s)
+        return self._look()
+
+    def _document_stamp(self, stamps: Stamp) -> list[tuple[str, int, int]]:
+        found = stamps.get(self._project / "recipes", ())
+        return [each for each in found if Path(each[0]).stem == "deployment"]
+
+    async def _reload(self, changed: set[Path], document: bool) -> None:
+        began = time.monotonic()
+        before = {name: runner.machine.generation for name, runner in self._supervisor.processes.runners.items()}
+        names = ", ".join(sorted(str(place.relative_to(self._project)) for place in changed if self._inside(place)))
+        try:
+            if document or deployment_file(self._project / "recipes") is None:
+                identifier = await self._supervisor.deploy_project(self._project)
+            else:
+                self._supervisor.recipes.take(self._project / "recipes")
+                identifier = await self._supervisor.redeploy()
+            status = await self._supervisor.wait(identifier)
+        except ForeshoreError as error:
+            self._report("ERROR", f"{names} changed, but: {error}")
+            return
+        took = (time.monotonic() - began) * 1000
+        if status.status != "SUCCEEDED":
+            self._report(
+                "ERROR", f"{names} changed, but the deployment ended {status.detailed}: {status.failure_cause}"
+            )
+            return
+        runners = self._supervisor.processes.runners.items()
+        fresh = [
+            f"{name} {each.machine.state}" for name, each in runners if before.get(name) != each.machine.generation
+        ]
+        self._report("INFO", f"{names} changed: {', '.join(sorted(fresh)) or 'nothing to restart'} ({took:.0f} ms)")
+
+    def _inside(self, place: Path) -> bool:
+        return self._project in place.parents

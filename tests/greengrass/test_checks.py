@@ -1,0 +1,250 @@
+"""The recipe linter: one table of mistakes, each with the finding and the line it must give."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreshore.cli.check import command
+from foreshore.greengrass.checks import Source, check
+from foreshore.greengrass.findings import Finding
+
+GOOD = """\
+RecipeFormatVersion: "2020-01-25"
+ComponentName: com.example.App
+ComponentVersion: "1.0.0"
+ComponentConfiguration:
+  DefaultConfiguration:
+    rate: 1
+    accessControl:
+      aws.greengrass.ipc.pubsub:
+        com.example.App:pubsub:1:
+          operations: ["aws.greengrass#PublishToTopic"]
+          resources: ["a/*"]
+ComponentDependencies:
+  aws.greengrass.Nucleus:
+    VersionRequirement: ">=2.0.0 <3.0.0"
+    DependencyType: SOFT
+Manifests:
+  - Platform:
+      os: linux
+      runtime: "*"
+    Lifecycle:
+      run:
+        Script: python3 {artifacts:path}/main.py {configuration:/rate}
+        Timeout: 20
+    Artifacts:
+      - URI: s3://BUCKET/com.example.App/1.0.0/main.py
+"""
+
+# (what to replace, by what, the code of the finding, its severity, a part of the line it must point at)
+MISTAKES = [
+    ('RecipeFormatVersion: "2020-01-25"\n', "", "missing-key", "error", "ComponentName"),
+    ("2020-01-25", "2021-01-01", "format-version", "error", "RecipeFormatVersion"),
+    ("com.example.App\n", "com example\n", "component-name", "error", "ComponentName"),
+    ("com.example.App\n", "c" * 129 + "\n", "component-name", "error", "ComponentName"),
+    ('"1.0.0"\nComponentC', '"1.0"\nComponentC', "component-version", "error", "ComponentVersion"),
+    ('"1.0.0"\nComponentC', "1.0\nComponentC", "not-text", "error", "ComponentVersion"),
+    ('"1.0.0"\nComponentC', '"1.0.9999999"\nComponentC', "component-version", "error", "ComponentVersion"),
+    ("Manifests:", "Manifest:", "unknown-key", "error", "Manifest:"),
+    ("ComponentName:", "componentName:", "lite-case", "warning", "componentName"),
+    ("      run:\n", "      Run:\n", "lite-case", "warning", "Run"),
+    ("        Script:", "        script:", "lite-case", "warning", "script:"),
+    ("        Script: python3", "        Scrpt: python3", "missing-key", "error", "run:"),
+    ("        Timeout: 20", "        Timeout: soon", "timeout", "error", "Timeout"),
+    ("        Timeout: 20", "        Skipif: never", "skipif", "error", "Skipif"),
+    ("        Timeout: 20", "        Skipif: onpath git", "lite-skipif", "warning", "Skipif"),
+    ("        Timeout: 20", "        RequiresPrivilege: maybe", "privilege", "error", "RequiresPrivilege"),
+    ("        Timeout: 20", "        Setenv: A=1", "not-a-map", "error", "Setenv"),
+    ("        Timeout: 20\n", "      startup: echo\n", "startup-and-run", "error", "run:"),
+    ("        Timeout: 20\n", "      recover: echo\n", "lite-step", "warning", "recover"),
+    ("        Timeout: 20\n", "      rum: echo\n", "unknown-step", "warning", "rum"),
+    ("      os: linux", "      os: Linux", "os", "error", "os:"),
+    ("      os: linux", "      os: 1", "not-text", "error", "os:"),
+    ("      os: linux", "      OS: linux", "platform-case", "error", "OS:"),
+    ("      os: linux", "      os: /linux|darwin/", "lite-regex", "warning", "os:"),
+    ("      os: linux", "      os: /(/", "platform-regex", "error", "os:"),
+    ("      os: linux", "      architecture: arm64", "architecture", "error", "architecture"),
+    ("      os: linux", "      architecture: x86_64", "architecture", "error", "architecture"),
+    ('      runtime: "*"\n', "", "lite-runtime", "warning", "Platform"),
+    ("URI: s3://", "URI: file://", "artifact-uri", "error", "URI"),
+    ("- URI:", "- Url:", "missing-key", "error", "Url"),
+    ("1.0.0/main.py\n", "1.0.0/main.py\n        Unarchive: TAR\n", "unarchive", "error", "Unarchive"),
+    ("1.0.0/main.py\n", "1.0.0/main.py\n        Permission: {Read: ME}\n", "permission", "error", "Permission"),
+    ("1.0.0/main.py\n", "1.0.0/main.py\n        Digest: abc\n", "read-only", "warning", "Digest"),
+    ("/main.py {", "/other.py {", "missing-artifact", "warning", "Script"),
+    ("{artifacts:path}/main.py", "{artifacts:decompressedPath}/app/main.py", "missing-artifact", "warning", "Script"),
+    ("{configuration:/rate}", "{configuration:/rat}", "variable", "warning", "Script"),
+    ("{configuration:/rate}", "{artifact:path}", "variable", "warning", "Script"),
+    ("{configuration:/rate}", "{artifacts:paths}", "variable", "warning", "Script"),
+    ("{configuration:/rate}", "{com.Other:configuration:/x}", "variable", "warning", "Script"),
+    ("{configuration:/rate}", "{aws.greengrass.Nucleus:configuration:/x}", "lite-variable", "warning", "Script"),
+    (">=2.0.0 <3.0.0", "latest", "version-requirement", "error", "VersionRequirement"),
+    ("DependencyType: SOFT", "DependencyType: WEAK", "dependency-type", "error", "DependencyType"),
+    ("aws.greengrass.Nucleus:", "com.example.App:", "self-dependency", "error", "com.example.App:"),
+    ("aws.greengrass.Nucleus:", "com.example.Other:", "unknown-dependency", "warning", "com.example.Other"),
+    ("aws.greengrass.Nucleus:", "aws.greengrass.LogManager:", "not-emulated", "warning", "LogManager"),
+    ("aws.greengrass.ipc.pubsub:", "aws.greengrass.ipc.pubsb:", "policy-service", "warning", "pubsb"),
+    ("aws.greengrass.ipc.pubsub:", "aws.greengrass.ShadowManager:", "lite-service", "warning", "ShadowManager"),
+    ("aws.greengrass#PublishToTopic", "PublishToTopic", "policy-operation", "warning", "operations"),
+    ('["aws.greengrass#PublishToTopic"]', "[]", "policy-operations", "error", "com.example.App:pubsub:1"),
+    ('["a/*"]', "[]", "policy-resources", "warning", "com.example.App:pubsub:1"),
+    ('["a/*"]', '["a?"]', "policy-resource", "warning", "resources"),
+    ('["a/*"]', '["a${x}"]', "policy-resource", "warning", "resources"),
+    ('["a/*"]', '["a/{iot:thingName}"]', "policy-variable", "warning", "resources"),
+    ('["a/*"]', '["a/+/b"]', "policy-wildcard", "warning", "resources"),
+    ("    rate: 1\n", "    rate: 1\n    rate: 2\n", "duplicate-key", "error", "rate: 2"),
+    ("    rate: 1\n", "    rate: &a 1\n    more: *a\n", "bad-document", "error", ""),
+    ("    rate: 1\n", "    rate: [1\n", "bad-document", "error", ""),
+    ("    rate: 1\n", "    rate: " + "x" * 17000 + "\n", "recipe-size", "error", "RecipeFormatVersion"),
+    (
+        "Manifests:\n",
+        "ComponentType: aws.greengrass.lambda\nManifests:\n",
+        "lite-type",
+        "warning",
+        "ComponentType",
+    ),
+    ("Manifests:\n", "ComponentType: generic\nManifests:\n", "component-type", "error", "ComponentType"),
+    ("Manifests:\n", "Lifecycle:\n  run: echo\nManifests:\n", "lite-global-lifecycle", "warning", "Lifecycle:"),
+    ("Manifests:\n", "Lifecycle:\n  linux: {run: a}\nManifests:\n", "ignored-key", "warning", "linux"),
+    ("Manifests:\n", "Manifests:\n  - Lifecycle: {}\n", "unreachable-manifest", "warning", "- Platform"),
+]
+
+
+def findings_of(text: str) -> list[Finding]:
+    return check([Source("app.yaml", text)])
+
+
+def test_a_good_recipe_has_no_finding() -> None:
+    assert findings_of(GOOD) == []
+
+
+@pytest.mark.parametrize(("old", "new", "code", "severity", "place"), MISTAKES, ids=[each[2] for each in MISTAKES])
+def test_mistakes(old: str, new: str, code: str, severity: str, place: str) -> None:
+    assert GOOD.count(old) == 1
+    text = GOOD.replace(old, new)
+    found = [each for each in findings_of(text) if each.code == code]
+    assert found, [str(each) for each in findings_of(text)]
+    assert found[0].severity == severity
+    assert found[0].mend
+    assert place in text.splitlines()[found[0].line - 1]
+
+
+def test_json_recipes_have_lines_too() -> None:
+    text = json.dumps(yaml.safe_load(GOOD.replace("os: linux", "os: Linux")), indent=2)
+    found = check([Source("app.json", text)])
+    assert [each.code for each in found] == ["os"]
+    assert "Linux" in text.splitlines()[found[0].line - 1]
+
+
+def test_between_files() -> None:
+    other = GOOD.replace("com.example.App\n", "com.example.Lib\n").replace("aws.greengrass.Nucleus", "com.example.App")
+    codes = [each.code for each in check([Source("a.yaml", GOOD), Source("b.yaml", other)])]
+    assert codes == ["unsatisfied-dependency"]
+    loop = GOOD.replace("aws.greengrass.Nucleus", "com.example.Lib").replace(">=2.0.0 <3.0.0", "*")
+    found = check([Source("a.yaml", loop), Source("b.yaml", other.replace(">=2.0.0 <3.0.0", "*"))])
+    assert [each.code for each in found] == ["dependency-cycle"]
+    twice = check([Source("a.yaml", GOOD), Source("b.yaml", GOOD)])
+    assert [each.code for each in twice] == ["duplicate-component"]
+
+
+def test_changed_defaults() -> None:
+    newer = GOOD.replace('"1.0.0"\nComponentC', '"1.1.0"\nComponentC').replace("rate: 1", "rate: 2")
+    newer = newer.replace('["a/*"]', '["b/*"]')
+    found = check([Source("new.yaml", newer)], earlier=[Source("old.yaml", GOOD), Source("bad.yaml", "{")])
+    assert [each.code for each in found] == ["changed-default"] * 2
+    assert "/rate" in found[0].message
+    assert "accessControl" in found[1].message
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("components:\n  com.example.App: {componentVersion: 1.0.0}\n", []),
+        ("components:\n  com.example.App: {componentVersion: 2.0.0}\n", ["unsatisfied-version"]),
+        ("components:\n  com.example.Ap: {componentVersion: 1.0.0}\n", ["unknown-component"]),
+        ("components:\n  aws.greengrass.Nucleus: {componentVersion: 2.18.0}\n", []),
+        ("components:\n  com.example.App: {}\n", ["bad-deployment"]),
+        ("component:\n  com.example.App: {}\n", ["unknown-key"]),
+        ("components:\n  com.example.App: {componentVersion: latest}\n", ["component-version"]),
+        (
+            "components:\n  com.example.App:\n    componentVersion: 1.0.0\n    configurationUpdate:\n"
+            "      merge: {accessControl: {aws.x: {}}}\n      reset: [rate, /a/0]\n",
+            ["json-pointer", "json-pointer", "merge-map", "policy-service"],
+        ),
+        (
+            "components:\n  com.example.App:\n    componentVersion: 1.0.0\n    configurationUpdate: {merge: '{'}\n",
+            ["bad-deployment"],
+        ),
+        ("deploymentPolicies: {failureHandlingPolicy: RETRY}\n", ["bad-deployment"]),
+        ("- a\n", ["bad-deployment"]),
+    ],
+)
+def test_deployment_documents(text: str, codes: list[str]) -> None:
+    found = check([Source("app.yaml", GOOD)], Source("deployment.yaml", text))
+    assert sorted(each.code for each in found) == codes
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "app.yaml").write_text(GOOD)
+    run = CliRunner()
+    assert run.invoke(command, [str(folder)]).exit_code == 0
+    (folder / "app.yaml").write_text(GOOD.replace("      run:", "      Run:"))
+    result = run.invoke(command, [], obj={"project": str(tmp_path)})
+    assert result.exit_code == 0
+    assert "warning[lite-case]" in result.output
+    assert run.invoke(command, ["--strict", str(folder)]).exit_code == 2
+    (folder / "app.yaml").write_text(GOOD.replace("os: linux", "os: Linux"))
+    result = run.invoke(command, ["--json", str(folder)])
+    assert result.exit_code == 2
+    finding = json.loads(result.output.splitlines()[0])
+    assert (finding["code"], finding["line"]) == ("os", 18)
+    assert finding["file"].endswith("app.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["Manifests", "Lifecycle", "Platform", "run", "Script", "Artifacts", "URI", "accessControl"]
+            )
+            | st.text(max_size=6),
+            children,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+KEYS = st.sampled_from(list(yaml.safe_load(GOOD)))
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(KEYS, VALUES)
+def test_random_recipes_get_findings_never_a_crash(key: str, value: object) -> None:
+    document = {**yaml.safe_load(GOOD), key: value}
+    check([Source("app.json", json.dumps(document))])
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(st.text(alphabet=":-{}[]\"'&*!|>#\n\t aA0,", max_size=40))
+def test_random_text_gets_findings_never_a_crash(text: str) -> None:
+    check([Source("app.yaml", text)], Source("deployment.yaml", text))
+
+
+def test_findings_read_like_compiler_messages() -> None:
+    found = findings_of(GOOD.replace("architecture", "architecture").replace("os: linux", "architecture: arm64"))
+    expected = """\
+        app.yaml:18: error[architecture]: no device calls itself 'arm64': this manifest is never used
+          mend: write aarch64"""
+    assert str(found[0]) == textwrap.dedent(expected)
