@@ -240,7 +240,12 @@ class Core:
         connection.max_out = properties.get(p.MAXIMUM_PACKET, 0)
         connection.problem_info = properties.get(p.REQUEST_PROBLEM, 1) == 1
         connection.wanted_trace = packet.version == 5 and bool(getattr(decision.identity, "wants_trace", False))
-        connection.plain = not (connection.max_out or connection.wanted_trace or connection.paused)
+        if not limits.aws and properties.get(p.TOPIC_ALIAS_MAXIMUM):
+            connection.alias_limit = min(properties[p.TOPIC_ALIAS_MAXIMUM], limits.topic_alias_maximum)
+            connection.aliases_out = {}
+        connection.plain = not (
+            connection.max_out or connection.wanted_trace or connection.paused or connection.alias_limit
+        )
         if self.span is not None:
             connection.span_attributes = {"client_id": connection.peer.client_id, "principal": decision.principal}
         if connection.keep_alive:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CACHED_TOPICS = 512
 MAX_UNREAD_ANSWERS = 10_000
+NO_ALIASES: dict[bytes, int] = {}
 
 NEW, CHECKING, OPEN, CLOSED = range(4)
 """States: before CONNECT, while access decides, connected, over."""
@@ -50,8 +51,8 @@ class Connection:
     """
 
     __slots__ = (
-        "aliases", "bytes_in", "chunk_bytes", "chunks", "core", "faults", "heard", "info", "keep_alive",
-        "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
+        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "faults", "heard", "info",
+        "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
         "published", "rate_second", "routes", "session", "span_attributes", "state", "version", "wanted_trace",
         "window",
     )  # fmt: skip
@@ -72,6 +73,8 @@ class Connection:
         self.window = 65535
         self.routes: dict[bytes, Route] = {}
         self.aliases: dict[int, bytes] | None = None
+        self.aliases_out: dict[bytes, int] = NO_ALIASES
+        self.alias_limit = 0
         self.chunks: list[bytes] | None = None
         self.chunk_bytes = 0
         self.needed = 0
@@ -387,8 +390,9 @@ class Connection:
             if self.paused and self.out_bytes > self.core.limits.max_unsent_bytes:
                 self.core.counters["dropped"] += 1
                 return False
+            extra, field = self._extra(message)
             packet = message.packet(
-                self.version, 0x30 | delivery.retain, self.core.wall_ms(), delivery.ids, self._extra(message)
+                self.version, 0x30 | delivery.retain, self.core.wall_ms(), delivery.ids, extra, field
             )
             if self.max_out and len(packet) > self.max_out:
                 return False  # [MQTT-3.1.2-25]
@@ -398,16 +402,25 @@ class Connection:
             return self.core.enqueue(session, delivery)
         return self._transmit(session, delivery)
 
-    def _extra(self, message: Message) -> bytes:
+    def _extra(self, message: Message) -> tuple[bytes, bytes | None]:
+        """Properties that only this client gets, and its topic field when a topic alias replaces the topic."""
+        extra, field = b"", None
         if self.wanted_trace and message.traceparent is not None and b"\x00\x0btraceparent" not in message.properties:
-            return trace_property(message.traceparent)
-        return b""
+            extra = trace_property(message.traceparent)
+        if self.alias_limit:
+            alias = self.aliases_out.get(message.field)
+            if alias is not None:
+                field = b"\0\0"
+            elif len(self.aliases_out) < self.alias_limit:
+                alias = self.aliases_out[message.field] = len(self.aliases_out) + 1
+            if alias is not None:
+                extra += b"\x23" + alias.to_bytes(2, "big")
+        return extra, field
 
     def _transmit(self, session: Session, delivery: Delivery, packet_id: int = 0, dup: int = 0) -> bool:
         first = 0x30 | dup | delivery.qos << 1 | delivery.retain
-        before, after = delivery.message.packet(
-            self.version, first, self.core.wall_ms(), delivery.ids, self._extra(delivery.message)
-        )
+        extra, field = self._extra(delivery.message)
+        before, after = delivery.message.packet(self.version, first, self.core.wall_ms(), delivery.ids, extra, field)
         if self.max_out and len(before) + 2 + len(after) > self.max_out:
             self.core.settled(delivery)  # [MQTT-3.1.2-25]: as if it had been sent
             return False
@@ -460,7 +473,7 @@ class Connection:
         self.paused = False
         self.out_bytes = 0
         self.link.resume_reading()
-        self.plain = not (self.max_out or self.wanted_trace)
+        self.plain = not (self.max_out or self.wanted_trace or self.alias_limit)
         if self.out:
             self.core.dirty.append(self)
         self.drain()

@@ -122,7 +122,15 @@ class SocketLink(asyncio.BufferedProtocol):
         self.transport.write(data)
 
     def close(self) -> None:
-        _close_soon(self.transport)
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if transport.can_write_eof() and not self._broker.is_stopping:
+            # A peer that is still sending would be answered by a reset, and might never read our DISCONNECT.
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
+        else:
+            _close_soon(transport)
 
     def pause_reading(self) -> None:
         if self._reading and not self.transport.is_closing():
@@ -264,6 +272,7 @@ class Broker(Core):
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self.links: set[AnyLink] = set()
         self.is_awake = False
+        self.is_stopping = False
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -305,6 +314,7 @@ class Broker(Core):
 
     async def stop(self) -> None:
         """Close every connection and listener, and write what is pending. A second call does nothing."""
+        self.is_stopping = True
         for server in self._servers:
             server.close()
         self._servers.clear()

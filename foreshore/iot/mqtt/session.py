@@ -24,7 +24,7 @@ NOT_FORWARDED = frozenset((MESSAGE_EXPIRY, TOPIC_ALIAS, SUBSCRIPTION_ID))
 
 
 class Message:
-    """One accepted PUBLISH. Each distinct outgoing form is built once and shared by all who get it.
+    """One accepted PUBLISH.
 
     `field` is the topic with its length, `properties` the MQTT 5 properties to forward, encoded without their length,
     `expires_ms` epoch milliseconds or None, `row` the id of its row in the store (0: none), `refs` how many queued
@@ -34,7 +34,6 @@ class Message:
     __slots__ = (
         "expires_ms",
         "field",
-        "forms",
         "payload",
         "properties",
         "publisher",
@@ -66,7 +65,6 @@ class Message:
         self.publisher = publisher
         self.sent_ms = sent_ms
         self.traceparent: str | None = None
-        self.forms: dict[int, Any] = {}
         self.row = 0
         self.refs = 0
 
@@ -83,10 +81,19 @@ class Message:
         """Whether its expiry has passed [MQTT-3.3.2-5]."""
         return self.expires_ms is not None and self.expires_ms <= now_ms
 
-    def packet(self, version: int, first: int, now_ms: int, ids: Sequence[int] = (), extra: bytes = b"") -> Any:
+    def packet(
+        self,
+        version: int,
+        first: int,
+        now_ms: int,
+        ids: Sequence[int] = (),
+        extra: bytes = b"",
+        field: bytes | None = None,
+    ) -> Any:
         """The PUBLISH packet. At QoS 0 bytes; above, the pair of what stands before and after the packet identifier.
 
-        `first` is the fixed header's first byte; `ids` subscription identifiers; `extra` encoded properties.
+        `first` is the fixed header's first byte; `ids` subscription identifiers; `extra` encoded properties;
+        `field` replaces the topic when an alias stands for it.
         """
         middle = b""
         if version == 5:
@@ -99,7 +106,7 @@ class Message:
                 middle += b"\x0b" + write_varint(one)
             size = len(middle)
             middle = (bytes((size,)) if size < 128 else write_varint(size)) + middle
-        field, payload = self.field, self.payload
+        field, payload = field or self.field, self.payload
         length = len(field) + len(middle) + len(payload)
         if first & 6:
             return bytes((first,)) + write_varint(length + 2) + field, middle + payload
