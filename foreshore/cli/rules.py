@@ -67,7 +67,9 @@ def _read_payload(payload: str) -> bytes:
         try:
             return Path(payload[1:]).read_bytes()
         except OSError as error:
-            raise UserError(f"can't read the payload: {error.strerror}", where=payload[1:], mend="name a file") from None
+            raise UserError(
+                f"can't read the payload: {error.strerror}", where=payload[1:], mend="name a file"
+            ) from None
     return payload.encode()
 
 
@@ -75,7 +77,9 @@ def _test(sql: str, topic: str, payload: str, version: str, client_id: str | Non
     from foreshore.iot.rules.explain import explain
     from foreshore.iot.rules.message import Message
 
-    record = explain(sql, version, lambda wanted: Message(topic or wanted, _read_payload(payload), client_id), strict_live)
+    record = explain(
+        sql, version, lambda wanted: Message(topic or wanted, _read_payload(payload), client_id), strict_live
+    )
     click.echo(record.text)
     if not record.result.fired:
         sys.exit(1)

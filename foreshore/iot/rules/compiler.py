@@ -13,7 +13,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from foreshore.iot.rules import functions, operators, syntax
+from foreshore.iot.rules import functions, operators, syntax, text
 from foreshore.iot.rules.message import MAX_VALUE, ExternalFailed, Message, RuleFailed
 from foreshore.iot.rules.problems import SqlParseError
 from foreshore.iot.rules.values import (
@@ -92,8 +92,10 @@ def cast(value: Value, target: str, old: bool) -> Value:
 class Compiler:
     """Compiles the nodes of one text. After use, `has_external` says whether a service may be called."""
 
-    def __init__(self, text: str, version: str, watch: Watch | None = None, variables: frozenset[str] = frozenset()):
-        self.text = text
+    def __init__(
+        self, source: str, version: str, watch: Watch | None = None, variables: frozenset[str] = frozenset()
+    ) -> None:
+        self.text = source
         self.version = version
         self.old = version == "2015-10-08"
         self.watch = watch
@@ -191,7 +193,7 @@ class Compiler:
 
     def _index(self, node: syntax.Index) -> Closure:
         base, index = self.compile(node.base), self.compile(node.index)
-        get, old = functions.text.get, self.old
+        get, old = text.get, self.old
         return lambda env: get(old, base(env), index(env))
 
     # operators
@@ -285,9 +287,8 @@ class Compiler:
         target = CAST_NAMES.get(node.target)
         if target is None:
             close = get_close_matches(node.target, CAST_NAMES, 1)
-            raise self.fail(
-                f"Unknown type '{node.target}' in cast", node, f"did you mean {close[0]}?" if close else "Int, Decimal, String or Boolean"
-            )  # fmt: skip
+            advice = f"did you mean {close[0]}?" if close else "Int, Decimal, String or Boolean"
+            raise self.fail(f"Unknown type '{node.target}' in cast", node, advice)
         if node.target in _CASTS_SINCE_2016:
             self._since_2016(f"cast to {node.target}", node)
         return lambda env: cast(operand(env), target, old)

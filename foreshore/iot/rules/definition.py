@@ -20,7 +20,9 @@ MAX_ACTIONS = 10
 MAX_PAYLOAD = 128 * 1024
 _NAME = re.compile(r"[a-zA-Z0-9_]{1,128}")
 # Developer guide, "Republish": these job topics are refused.
-_RESERVED_JOBS = re.compile(r"\$aws/things/[^/]+/jobs/(notify|notify-next|(\$next|[^/]+)/(get|update)/(accepted|rejected))")
+_RESERVED_JOBS = re.compile(
+    r"\$aws/things/[^/]+/jobs/(notify|notify-next|(\$next|[^/]+)/(get|update)/(accepted|rejected))"
+)
 MAX_PAIRS = 100
 
 

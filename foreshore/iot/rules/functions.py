@@ -112,7 +112,7 @@ CONTEXT: dict[str, tuple[Function, int, int]] = {
     "sourceip": (lambda message, old: _or_undefined(message.source_ip), 0, 0),
     "timestamp": (lambda message, old: message.timestamp_ms, 0, 0),
     "topic": (_topic, 0, 1),
-    "traceid": (lambda message, old: _or_undefined(message.trace_id), 0, 0),
+    "traceid": (lambda message, old: _or_undefined(message.client_id and message.trace_id), 0, 0),
 }
 
 
@@ -165,7 +165,9 @@ def _get_thing_shadow(message: Message, old: bool, thing: Value, *rest: Value) -
 
 def _get_registry_data(message: Message, old: bool, operation: Value, thing: Value, role: Value) -> Value:
     if operation not in ("DescribeThing", "ListThingGroupsForThing") or not _strings(thing, role):
-        raise ExternalFailed("get_registry_data calls DescribeThing or ListThingGroupsForThing for a thing, with a role")
+        raise ExternalFailed(
+            "get_registry_data calls DescribeThing or ListThingGroupsForThing for a thing, with a role"
+        )
     return _services(message).get_registry_data(operation, thing, role)
 
 
@@ -226,4 +228,3 @@ SINCE_2016 = frozenset(
 """Functions that SQL version 2015-10-08 does not have."""
 
 NAMES = frozenset({*PLAIN, *CONTEXT, *EXTERNAL, "decode", "get_or_default", "sql_version", "cast"})
-

@@ -67,7 +67,9 @@ class Lexer:
         if token.text == "||":
             raise SqlParseError("Unexpected character '|'", text, token.start, "strings are joined with + or concat()")
         if token.text == "@":
-            raise SqlParseError("Unexpected character '@'", text, token.start, "a variable is @ and 1 to 64 of A-Z a-z 0-9 _")
+            raise SqlParseError(
+                "Unexpected character '@'", text, token.start, "a variable is @ and 1 to 64 of A-Z a-z 0-9 _"
+            )
         if token.kind == "number" and _WORD.match(text, token.end):
             raise SqlParseError(
                 f"Unexpected character '{text[token.end]}' in a number", text, token.end,
@@ -95,7 +97,9 @@ def _advice(character: str) -> str:
     if character == "`":
         return "there are no quoted identifiers: use get(object, 'key')"
     if character == "$":
-        return "a topic filter and a JSON key with $ must stand in single quotes; keys are read with get(object, '$key')"
+        return (
+            "a topic filter and a JSON key with $ must stand in single quotes; keys are read with get(object, '$key')"
+        )
     if character in ";#":
         return "a rule is one statement without comments"
     return ""

@@ -13,7 +13,8 @@ def _pi_digits() -> bytes:
 
     def below(limit: int) -> int:
         while True:
-            number, span = next(digits), 10
+            number: int = next(digits)
+            span = 10
             while span < limit:
                 number, span = number * 10 + next(digits), span * 10
             if number < span - span % limit:

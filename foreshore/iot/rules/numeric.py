@@ -78,7 +78,7 @@ def _negative(number: Value) -> Value:
 
 
 def _sign(number: Value) -> int:
-    return (number > 0) - (number < 0)
+    return int(number > 0) - int(number < 0)
 
 
 def trunc(old: bool, value: Value, places: Value) -> Value:
@@ -111,7 +111,7 @@ def _bits(function: Callable[[int, int], int]) -> Callable[[bool, Value, Value],
 
 
 def bitnot(old: bool, value: Value) -> Value:
-    """The complement of the Int. (The page prints `bitnot(13) = 2`, a complement in four bits; see the parity table.)"""
+    """The complement of the Int. (The page prints `bitnot(13) = 2`, a complement in four bits.)"""
     number = to_number(value)
     whole = UNDEFINED if number is UNDEFINED else floor_int(number)
     return ~whole if type(whole) is int else UNDEFINED

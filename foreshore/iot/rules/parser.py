@@ -312,10 +312,7 @@ class Parser:
         text = token.text
         if len(text) > MAX_SPELLING:
             raise SqlParseError("The number is too long", self.text, token.start)
-        if text.isdigit():
-            value = normal_int_text(text)
-        else:
-            value = normal_decimal(_decimal_literal(text))
+        value = normal_int_text(text) if text.isdigit() else normal_decimal(_decimal_literal(text))
         if value is not None and type(value) not in (int, Decimal):
             raise SqlParseError(
                 "The number is out of the range of a Decimal", self.text, token.start, "1E-999 to 9.9E999 fits"
@@ -385,10 +382,7 @@ class Parser:
         pairs: list[tuple[str, syntax.Node]] = []
         if not self._is("}"):
             while True:
-                if self.token.kind == "string":
-                    key = self._advance().value
-                else:
-                    key = self._name("a key")
+                key = self._advance().value if self.token.kind == "string" else self._name("a key")
                 self._expect(":", "after the key")
                 pairs.append((key, self._element()))
                 if not self._take(","):

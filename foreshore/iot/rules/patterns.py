@@ -18,7 +18,6 @@ from foreshore.iot.rules.message import RuleFailed
 from foreshore.iot.rules.operators import MAX_TEXT, bounded
 from foreshore.iot.rules.values import UNDEFINED, Value, to_string
 
-
 TIMEOUT_S = 0.05
 MAX_PATTERN = 4096
 

@@ -26,6 +26,4 @@ class SqlParseError(UserError):
         self.caret = f"{source[left : left + 160]}\n{lead[left:]}^"
         self.suggestion = suggestion
         shown = f"{what}\n" + "\n".join(f"    {line}" for line in self.caret.split("\n"))
-        super().__init__(
-            shown, code="sql-parse", where=f"line {self.line}, column {self.column}", mend=suggestion
-        )
+        super().__init__(shown, code="sql-parse", where=f"line {self.line}, column {self.column}", mend=suggestion)

@@ -7,7 +7,7 @@ names, as AWS's service gives. An invalid pattern, zone or text is Undefined to 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ MONTHS = (
     "December",
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_PATTERN = 256
 
 _OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2})(?::?(\d{2}))?(?::?(\d{2}))?")
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
     """A run of one pattern letter, or (letter empty) literal text."""
 
     letter: str
-    count: int
+    width: int
     text: str = ""
 
 
@@ -78,7 +78,7 @@ def pieces(pattern: str) -> tuple[Piece, ...] | None:
 def zone(name: str) -> tzinfo | None:
     """A zone by IANA name, offset (`+01:00`, `UTC+1`) or a common short name; None when unknown."""
     if name in ("UTC", "GMT", "UT", "Z", "Etc/UTC"):
-        return timezone.utc
+        return UTC
     match = _OFFSET.fullmatch(name)
     if match:
         hours, minutes, seconds = int(match[2]), int(match[3] or 0), int(match[4] or 0)
@@ -122,11 +122,11 @@ def format_joda(pattern: str, epoch_ms: int, zone_name: str) -> str | None:
 
 
 def _joda(part: Piece, moment: datetime, zone_name: str) -> str | None:
-    letter, count = part.letter, part.count
+    letter, count = part.letter, part.width
     if letter in "yYx":
         year = moment.isocalendar()[0] if letter == "x" else moment.year
         return f"{year % 100:02}" if count == 2 else f"{year:0{count}}"
-    if letter == "M" and count >= 3 or letter == "E":
+    if (letter == "M" and count >= 3) or letter == "E":
         name = MONTHS[moment.month - 1] if letter == "M" else DAYS[moment.weekday()]
         return name if count >= 4 else name[:3]
     if letter == "S":
@@ -140,7 +140,8 @@ def _joda(part: Piece, moment: datetime, zone_name: str) -> str | None:
     if letter == "Z":
         return zone_name if count >= 3 else _offset_text(moment, count == 2)
     numbers = {
-        "C": moment.year // 100, "w": moment.isocalendar()[1], "e": moment.isoweekday(), "D": moment.timetuple().tm_yday,
+        "C": moment.year // 100,
+        "w": moment.isocalendar()[1], "e": moment.isoweekday(), "D": moment.timetuple().tm_yday,
         "M": moment.month, "d": moment.day, "K": moment.hour % 12, "h": moment.hour % 12 or 12, "H": moment.hour,
         "k": moment.hour or 24, "m": moment.minute, "s": moment.second,
     }  # fmt: skip
@@ -148,7 +149,7 @@ def _joda(part: Piece, moment: datetime, zone_name: str) -> str | None:
 
 
 def _zone_text(moment: datetime, zone_name: str) -> str:
-    if moment.tzinfo is timezone.utc:
+    if moment.tzinfo is UTC:
         return "UTC"
     name = moment.tzname() or zone_name
     return name if name[:1].isalpha() and not name.startswith("UTC") else _offset_text(moment, True)
@@ -171,7 +172,7 @@ def _names(names: tuple[str, ...], full: bool) -> str:
 
 def _group(part: Piece, adjacent: bool) -> str | None:
     """The regular expression of one run of letters; `adjacent` when the next run is of digits too."""
-    letter, count = part.letter, part.count
+    letter, count = part.letter, part.width
     if letter in "ML" and count >= 3:
         return _names(MONTHS, count == 4) if count <= 4 else None
     if letter == "E":
@@ -202,7 +203,13 @@ def _offset_pattern(letter: str, count: int) -> str | None:
     if letter == "O":
         return r"(GMT(?:[+-]\d{1,2}(?::\d\d)?)?)" if count in (1, 4) else None
     if letter == "Z":
-        choices = {1: r"[+-]\d{4}", 2: r"[+-]\d{4}", 3: r"[+-]\d{4}", 4: r"GMT(?:[+-]\d\d:\d\d)?", 5: r"Z|[+-]\d\d:\d\d"}
+        choices = {
+            1: r"[+-]\d{4}",
+            2: r"[+-]\d{4}",
+            3: r"[+-]\d{4}",
+            4: r"GMT(?:[+-]\d\d:\d\d)?",
+            5: r"Z|[+-]\d\d:\d\d",
+        }
     else:
         choices = {
             1: r"[+-]\d\d(?:\d\d)?", 2: r"[+-]\d{4}", 3: r"[+-]\d\d:\d\d", 4: r"[+-]\d{4}(?:\d\d)?",
@@ -266,7 +273,7 @@ def parse_java(text: str, pattern: str) -> int | None:
         if fields.get(letter, value) != value:
             return None
         fields[letter] = value
-        widths[letter] = part.count
+        widths[letter] = part.width
     try:
         return _resolve(fields, widths)
     except (ValueError, OverflowError):
@@ -340,4 +347,4 @@ def _zone(fields: dict[str, str]) -> tzinfo | None:
     for letter in "VzXxZO":
         if letter in fields:
             return zone(fields[letter])
-    return timezone.utc
+    return UTC

@@ -213,7 +213,7 @@ def is_equal(left: Value, right: Value) -> bool:
     """Equality without conversion. Int and Decimal compare as numbers; arrays in order, objects without order."""
     kind, other = type(left), type(right)
     if kind is not other:
-        return (kind is int and other is Decimal or kind is Decimal and other is int) and left == right
+        return ((kind is int and other is Decimal) or (kind is Decimal and other is int)) and left == right
     if kind is list:
         return len(left) == len(right) and all(map(is_equal, left, right))
     if kind is dict:

@@ -102,7 +102,7 @@ def message_of(vector: dict[str, Any]) -> Message:
     return Message(
         vector.get("topic") or "test/topic",
         _payload(vector),
-        client_id=context["clientid"] if "clientid" in context else ("device" if by_mqtt else None),
+        client_id=context.get("clientid", "device" if by_mqtt else None),
         principal=_principal(context.get("principal")),
         source_ip=context.get("sourceip", context.get("source_ip")),
         timestamp_ms=context.get("timestamp", 1_500_000_000_000),
@@ -115,8 +115,6 @@ def message_of(vector: dict[str, Any]) -> Message:
         user_properties=[(name, value) for name, value in properties.get("user_properties", [])],
         services=_Stubs(context),
     )
-
-
 
 
 def _agrees(vector: dict[str, Any], expected: Value, got: Value) -> bool:
@@ -145,7 +143,7 @@ def _near(expected: Value, got: Value, tolerance: Decimal) -> bool:
     if type(expected) is list and type(got) is list:
         return len(expected) == len(got) and all(map(lambda a, b: _near(a, b, tolerance), expected, got))
     if type(expected) in (int, Decimal) and type(got) in (int, Decimal):
-        return abs(Decimal(expected) - Decimal(got)) <= tolerance * max(1, abs(Decimal(expected)))
+        return abs(Decimal(expected) - Decimal(got)) <= tolerance * max(Decimal(1), abs(Decimal(expected)))
     return is_equal(expected, got)
 
 
@@ -247,7 +245,9 @@ def _run_timestream(vector: dict[str, Any]) -> Verdict:
     result = compile(vector["sql"], vector.get("sql_version") or "2015-10-08").evaluate(message_of(vector))
     got = {name: list(typed_value(value, result.old)) for name, value in result.value.items()}
     wanted = vector["expected"]
-    passed = all(got.get(name, [])[:1] == pair[:1] and _same_text(pair[1], got[name][1]) for name, pair in wanted.items())
+    passed = all(
+        got.get(name, [])[:1] == pair[:1] and _same_text(pair[1], got[name][1]) for name, pair in wanted.items()
+    )
     return passed, _show(wanted), _show(got)
 
 

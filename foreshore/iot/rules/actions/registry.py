@@ -6,11 +6,14 @@ here too, so that creating such a rule says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from foreshore.iot.rules.actions.call import Call
+
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 Run = Callable[[Call, dict[str, Any]], Awaitable[None]]
 
@@ -32,7 +35,8 @@ class Action(NamedTuple):
 
 
 def _function(key: str) -> str:
-    return "".join("_" + c.lower() if c.isupper() and i and not key[i - 1].isupper() else c.lower() for i, c in enumerate(key))
+    """`dynamoDBv2` is run by `run_dynamo_dbv2`."""
+    return "run_" + _HUMP.sub("_", key).lower()
 
 
 def _named(*path: str) -> Callable[[dict[str, Any]], str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from foreshore.iot.rules.actions.failures import ActionFailed
 from foreshore.iot.rules.actions.call import Call
+from foreshore.iot.rules.actions.failures import ActionFailed
 from foreshore.iot.rules.values import Value, to_string
 
 _UNITS = {"SECONDS", "MILLISECONDS", "MICROSECONDS", "NANOSECONDS"}

@@ -1,0 +1,627 @@
+"""The rules engine: finds rules by topic, evaluates them, and runs their actions beside the message path. Shell.
+
+A message is decoded once, whatever number of rules read it. Evaluation happens in the caller's turn of the loop and
+only queues the actions; each rule has a queue and a bound of its own (`WORKERS` at a time, `MAX_PENDING` waiting), so
+a rule whose target is down holds up no other. A transient failure is tried again with growing pauses; while a target
+stays down, later messages try once. What fails in the end becomes one document for the error action.
+
+The statements and their compilation know nothing of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import ssl
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from foreshore.errors import AwsError, PeerError
+from foreshore.http import Client, Request, Response
+from foreshore.iot.mqtt.topics import TopicTrie, strip_basic_ingest
+from foreshore.iot.rules.actions.aws import Aws
+from foreshore.iot.rules.actions.batches import Batches
+from foreshore.iot.rules.actions.call import Call, World
+from foreshore.iot.rules.actions.failures import ActionFailed, Failure, action_name, error_document
+from foreshore.iot.rules.actions.signing import Credentials
+from foreshore.iot.rules.definition import Definition, PlannedAction
+from foreshore.iot.rules.destinations import Destination, Destinations
+from foreshore.iot.rules.executions import entry
+from foreshore.iot.rules.explain import explain_recorded
+from foreshore.iot.rules.lookups import Lookups, Things
+from foreshore.iot.rules.message import Message, Result, RuleFailed
+from foreshore.iot.rules.values import Value
+from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish, Span, traceparent
+from foreshore.traces.recorder import new_span_id, new_trace_id
+
+WORKERS = 8
+MAX_PENDING = 10_000
+MAX_RECORDS = 20
+ATTEMPTS = 3
+FIRST_PAUSE_S = 0.1
+DOWN_S = 5.0
+STOP_GRACE_S = 3.0
+BASIC_INGEST_FILTER = "$aws/rules/#"
+
+_FORMAT = {0: "UNSPECIFIED_BYTES", 1: "UTF8_DATA"}
+
+
+class Listeners(Protocol):
+    """The part of a broker that the engine hangs on."""
+
+    def add_listener(self, filter: str, callback: Callable[[Publication], None]) -> Any: ...
+    def remove_listener(self, handle: Any) -> None: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one action for one message."""
+
+    action: str
+    resource: str
+    outcome: str
+    error: str
+    parameters: dict[str, Any] | None
+    attempts: int = 1
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "action": self.action, "resource": self.resource, "outcome": self.outcome, "error": self.error,
+            "attempts": self.attempts, "parameters": self.parameters,
+        }  # fmt: skip
+
+
+@dataclass(slots=True)
+class Record:
+    """One message that a rule saw. `result` is None while an evaluation in a thread is not done."""
+
+    message: Message
+    trace_id: str
+    span_id: str
+    depth: int
+    start_ns: int
+    result: Result | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+class LiveRule:
+    """One rule with its queue, its counters and its last messages."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.enabled = not definition.disabled
+        self.span_name = f"rule {definition.name}"
+        self.handle: Any = None
+        self.pending: deque[Record] = deque()
+        self.workers: set[asyncio.Task[None]] = set()
+        self.records: deque[Record] = deque(maxlen=MAX_RECORDS)
+        self.down: dict[int, float] = {}
+        self.matched = self.fired = self.failed = self.dropped = 0
+
+    def describe(self) -> dict[str, Any]:
+        """Counters and settings as plain values."""
+        definition = self.definition
+        return {
+            "name": definition.name, "sql": definition.rule.sql, "version": definition.rule.version,
+            "filter": definition.rule.topic_filter, "enabled": self.enabled, "matched": self.matched,
+            "fired": self.fired, "failed": self.failed, "dropped": self.dropped, "pending": len(self.pending),
+            "actions": [action.kind.key for action in definition.actions],
+        }  # fmt: skip
+
+
+def environment_credentials() -> Credentials:
+    """The environment's access key, or the `test` key that local backends take."""
+    key = os.environ.get("AWS_ACCESS_KEY_ID", "")
+    if not key:
+        return Credentials("test", "test")
+    return Credentials(key, os.environ.get("AWS_SECRET_ACCESS_KEY", ""), os.environ.get("AWS_SESSION_TOKEN", ""))
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
+class Engine:
+    """All rules of one account and region. `publish` puts a message on the bus, `invoke` calls Lambda; `things` answers
+    get_thing_shadow and get_registry_data; `endpoint_url` is where a destination's confirmation comes back.
+
+    `check_roles` refuses an action whose role the backend's IAM does not know, does not let iot.amazonaws.com assume,
+    or does not allow the call. `strict_live` is for `compile`.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        account: str,
+        publish: Publish,
+        invoke: Invoke | None,
+        backend_url: Callable[[], str],
+        span: EmitSpan,
+        log: EmitLog,
+        check_roles: bool = False,
+        strict_live: bool = False,
+        things: Things | None = None,
+        endpoint_url: Callable[[], str] = lambda: "http://127.0.0.1:4566",
+        credentials: Callable[[], Credentials] = environment_credentials,
+    ) -> None:
+        self.region = region
+        self.account = account
+        self.check_roles = check_roles
+        self.strict_live = strict_live
+        self.endpoint_url = endpoint_url
+        self.things = things
+        self._publish = publish
+        self._span = span
+        self._log = log
+        self._client = Client()
+        self._aws = Aws(
+            self._client, region=region, backend_url=backend_url, credentials=credentials, stamp=_stamp,
+            tls=ssl.create_default_context,
+        )  # fmt: skip
+        self.destinations = Destinations(region, account)
+        self._batches = Batches()
+        self._world = World(
+            region, account, publish, invoke, self._aws, self._client, self._batches, self.destinations,
+            lambda: str(uuid.uuid4()),
+        )  # fmt: skip
+        self._rules: dict[str, LiveRule] = {}
+        self._trie: TopicTrie[LiveRule] = TopicTrie(hash_matches_parent=False)
+        self._broker: Listeners | None = None
+        self._basic_handle: Any = None
+        self._lookups: Lookups | None = None
+        self._last_publication: Publication | None = None
+        self._last_message: Message | None = None
+        self._depth = 0
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # the set of rules
+
+    def set_rule(self, name: str, payload: dict[str, Any]) -> None:
+        """Create or replace a rule. Raises AwsError (SqlParseException, InvalidRequestException) or NotEmulated.
+
+        Messages that the old one has queued are still served by it.
+        """
+        live = LiveRule(Definition(name, payload, strict_live=self.strict_live))
+        old = self._rules.get(name)
+        if old is not None:
+            live.records.extend(old.records)
+            self._unhook(old)
+        self._rules[name] = live
+        self._hook(live)
+
+    def remove_rule(self, name: str) -> None:
+        """Forget a rule; one that is not there is fine."""
+        live = self._rules.pop(name, None)
+        if live is not None:
+            self._unhook(live)
+
+    def enable(self, name: str) -> None:
+        """Raises AwsError (ResourceNotFoundException)."""
+        live = self._get(name)
+        live.enabled = True
+        self._unhook(live)
+        self._hook(live)
+
+    def disable(self, name: str) -> None:
+        """Raises AwsError (ResourceNotFoundException)."""
+        live = self._get(name)
+        live.enabled = False
+        self._unhook(live)
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """Every rule's payload, `ruleDisabled` as it is now."""
+        return {name: {**r.definition.payload, "ruleDisabled": not r.enabled} for name, r in self._rules.items()}
+
+    def filters(self) -> list[str]:
+        """The topic filters of the enabled rules."""
+        found = (r.definition.rule.topic_filter for r in self._rules.values() if r.enabled)
+        return sorted({filter for filter in found if filter is not None})
+
+    def last(self, name: str) -> list[dict[str, Any]]:
+        """The last messages that a rule saw, newest first. Raises AwsError (ResourceNotFoundException)."""
+        live = self._get(name)
+        return [_describe(live, record) for record in reversed(live.records)]
+
+    def _get(self, name: str) -> LiveRule:
+        live = self._rules.get(name)
+        if live is None:
+            raise AwsError("ResourceNotFoundException", f"Rule {name} was not found.", 404)
+        return live
+
+    # where messages come from
+
+    def attach(self, broker: Listeners) -> None:
+        """Listen on a broker: one listener for each enabled rule's filter, and one for Basic Ingest."""
+        self._broker = broker
+        self._basic_handle = broker.add_listener(BASIC_INGEST_FILTER, self.on_message)
+        for live in self._rules.values():
+            self._unhook(live)
+            self._hook(live)
+
+    def _hook(self, live: LiveRule) -> None:
+        filter = live.definition.rule.topic_filter
+        if filter is None or not live.enabled:
+            return
+        self._trie.add(filter, live)
+        if self._broker is not None:
+            live.handle = self._broker.add_listener(filter, partial(self._from_listener, live))
+
+    def _unhook(self, live: LiveRule) -> None:
+        filter = live.definition.rule.topic_filter
+        if filter is not None:
+            self._trie.remove(filter, live)
+        if self._broker is not None and live.handle is not None:
+            self._broker.remove_listener(live.handle)
+            live.handle = None
+
+    def on_message(self, publication: Publication) -> None:
+        """A message for whatever rules its topic finds; `$aws/rules/<rule>/…` is Basic Ingest."""
+        basic = strip_basic_ingest(publication.topic)
+        if basic is not None:
+            self._basic_ingest(publication, *basic)
+            return
+        for live in self._trie.match(publication.topic):
+            self._from_listener(live, publication)
+
+    def _basic_ingest(self, publication: Publication, name: str, topic: str) -> None:
+        live = self._rules.get(name)
+        if live is not None and live.enabled and topic:
+            self._from_listener(live, publication)
+            return
+        message = self._message(publication)
+        self._log(
+            entry(
+                "RuleNotFound", level="ERROR", now_ns=time.time_ns(), account=self.account, rule=name, message=message,
+                trace_id=(publication.traceparent or "")[3:35],
+                details=f"Rule not found: {name}. {'It is disabled.' if live else 'No such rule exists.'}",
+            )
+        )  # fmt: skip
+
+    def _message(self, publication: Publication) -> Message:
+        if publication is self._last_publication and self._last_message is not None:
+            return self._last_message
+        parent = publication.traceparent
+        trace = parent[3:35] if parent is not None and len(parent) == 55 else new_trace_id()
+        format_ = publication.payload_format
+        message = Message(
+            publication.topic,
+            publication.payload,
+            publication.client_id,
+            publication.principal,
+            publication.source_ip,
+            publication.timestamp_ms or time.time_ns() // 1_000_000,
+            f"{trace[:8]}-{trace[8:12]}-{trace[12:16]}-{trace[16:20]}-{trace[20:]}",
+            self.account,
+            publication.content_type,
+            _FORMAT.get(format_) if format_ is not None else None,
+            publication.response_topic,
+            publication.correlation_data,
+            publication.user_properties,
+            self._lookups,
+        )
+        self._last_publication = publication
+        self._last_message = message
+        return message
+
+    # evaluation
+
+    def _from_listener(self, live: LiveRule, publication: Publication) -> None:
+        """Evaluate one rule and queue its actions. Never raises: a rule's failure is its own."""
+        start = time.time_ns()
+        message = self._message(publication)
+        trace = message.trace_id or ""
+        record = Record(message, trace.replace("-", ""), new_span_id(), self._depth, start)
+        live.matched += 1
+        live.records.append(record)
+        if live.definition.has_external:
+            self._enqueue(live, record)
+            return
+        result = live.definition.rule.apply(message)
+        record.result = result
+        self._evaluated(live, record, result, (publication.traceparent or "")[36:52])
+        if result.fired:
+            self._enqueue(live, record)
+
+    def _evaluated(self, live: LiveRule, record: Record, result: Result, parent: str) -> None:
+        now = time.time_ns()
+        attributes: dict[str, object] = {
+            "matched": result.matched,
+            "where": result.where is True,
+            "fired": result.fired,
+        }
+        if result.error:
+            attributes["error"] = result.error
+            live.failed += 1
+            self._log(
+                entry(
+                    "FunctionExecution", level="ERROR", now_ns=now, account=self.account, rule=live.definition.name,
+                    message=record.message, trace_id=record.trace_id, details=result.error,
+                )
+            )  # fmt: skip
+        self._span(
+            Span(
+                record.trace_id, record.span_id, parent, "rules", live.span_name, record.start_ns,
+                now - record.start_ns, not result.error, attributes,
+            )
+        )  # fmt: skip
+
+    def _enqueue(self, live: LiveRule, record: Record) -> None:
+        if not live.definition.actions and not live.definition.has_external:
+            live.fired += 1
+            return
+        if len(live.pending) >= MAX_PENDING or self._stopping:
+            self._overflow(live, record)
+            return
+        live.pending.append(record)
+        if len(live.workers) < WORKERS:
+            task = asyncio.ensure_future(self._work(live))
+            live.workers.add(task)
+            task.add_done_callback(live.workers.discard)
+
+    def _overflow(self, live: LiveRule, record: Record) -> None:
+        live.dropped += 1
+        text = f"the rule's queue of {MAX_PENDING} messages is full: its actions were not run"
+        record.outcomes.append(Outcome("", "", "dropped", text, None))
+        self._log(
+            entry(
+                "RuleMessageThrottled", level="ERROR", now_ns=time.time_ns(), account=self.account,
+                rule=live.definition.name, message=record.message, trace_id=record.trace_id, details=text,
+            )
+        )  # fmt: skip
+
+    # actions
+
+    async def _work(self, live: LiveRule) -> None:
+        while live.pending:
+            record = live.pending.popleft()
+            try:
+                await self._serve(live, record)
+            except Exception as error:
+                loop = asyncio.get_running_loop()
+                loop.call_exception_handler({"message": f"rule {live.definition.name} failed", "exception": error})
+
+    async def _serve(self, live: LiveRule, record: Record) -> None:
+        definition = live.definition
+        result = record.result
+        if result is None:
+            result = record.result = await asyncio.to_thread(definition.rule.apply, record.message)
+            self._evaluated(live, record, result, "")
+            if not result.fired:
+                return
+        live.fired += 1
+        if not definition.actions:
+            return
+        call = partial(self._act, live, record, result.value, result.payload)
+        if len(definition.actions) == 1:
+            done = [await call(0, definition.actions[0])]
+        else:
+            done = await asyncio.gather(*(call(i, action) for i, action in enumerate(definition.actions)))
+        failures = [failure for failure in done if failure is not None]
+        if not failures:
+            return
+        live.failed += 1
+        if definition.error_action is not None:
+            document = error_document(definition.name, record.message, failures)
+            await self._act(live, record, document, orjson.dumps(document), -1, definition.error_action)
+
+    async def _act(
+        self, live: LiveRule, record: Record, value: Value, payload: bytes, place: int, action: PlannedAction
+    ) -> Failure | None:
+        """Run one action to its end. A failure is recorded, logged and returned."""
+        start = time.time_ns()
+        span_id = new_span_id()
+        key = action.kind.key
+        outcome = Outcome(key, action.kind.resource(action.parameters.values), "ok", "", None, 0)
+        record.outcomes.append(outcome)
+        assert record.result is not None
+        try:
+            parameters = await self._render(action, record)
+            outcome.parameters, outcome.resource = parameters, action.kind.resource(parameters)
+            call = Call(
+                live.definition.name, record.message, value, payload, live.definition.rule.old, self._world,
+                traceparent(record.trace_id, span_id), record.depth,
+            )  # fmt: skip
+            call.notes["publish"] = partial(self._republish, record.depth + 1)
+            if self.check_roles:
+                from foreshore.iot.rules.actions.roles import check
+
+                await check(call, action.kind, parameters)
+            await self._attempt(live, place, outcome, partial(action.kind.load(), call, parameters))
+        except (ActionFailed, RuleFailed, AwsError) as error:
+            outcome.outcome, outcome.error = "failed", str(error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # A parameter of a shape that the service model does not allow.
+            outcome.outcome, outcome.error = "failed", f"bad parameter: {type(error).__name__}: {error}"
+        self._acted(live, record, outcome, start, span_id)
+        if outcome.outcome == "ok":
+            return None
+        return Failure(action_name(key), outcome.resource, outcome.error)
+
+    async def _render(self, action: PlannedAction, record: Record) -> dict[str, Any]:
+        assert record.result is not None
+        parameters, variables = action.parameters, record.result.variables
+        if parameters.has_external:
+            return await asyncio.to_thread(parameters.render, record.message, variables)
+        return parameters.render(record.message, variables)
+
+    async def _attempt(self, live: LiveRule, place: int, outcome: Outcome, run: Callable[[], Awaitable[None]]) -> None:
+        attempts = 1 if live.down.get(place, 0.0) > time.monotonic() else ATTEMPTS
+        pause = FIRST_PAUSE_S
+        while True:
+            outcome.attempts += 1
+            try:
+                await run()
+            except ActionFailed as error:
+                if not error.transient:
+                    raise
+                if outcome.attempts >= attempts or self._stopping:
+                    live.down[place] = time.monotonic() + DOWN_S
+                    raise
+                await asyncio.sleep(pause)
+                pause *= 4
+            else:
+                if live.down:
+                    live.down.pop(place, None)
+                return
+
+    def _acted(self, live: LiveRule, record: Record, outcome: Outcome, start: int, span_id: str) -> None:
+        now = time.time_ns()
+        ok = outcome.outcome == "ok"
+        attributes: dict[str, object] = {"rule": live.definition.name, "resource": outcome.resource}
+        if not ok:
+            attributes["error"] = outcome.error
+        self._span(
+            Span(
+                record.trace_id, span_id, record.span_id, "rules", f"action {outcome.action}", start, now - start, ok,
+                attributes,
+            )
+        )  # fmt: skip
+        more = {"ruleAction": action_name(outcome.action), "resources": {"resource": outcome.resource}}
+        if not ok:
+            more["details"] = outcome.error
+        self._log(
+            entry(
+                "RuleExecution", level="INFO" if ok else "ERROR", now_ns=now, account=self.account,
+                rule=live.definition.name, message=record.message, trace_id=record.trace_id, **more,
+            )
+        )  # fmt: skip
+
+    def _republish(self, depth: int, publication: Publication) -> None:
+        """Publish so that the rules which see it in the same turn know how often it was republished."""
+        before, self._depth = self._depth, depth
+        try:
+            self._publish(publication)
+        finally:
+            self._depth = before
+
+    # destinations
+
+    def create_destination(self, configuration: dict[str, Any]) -> Destination:
+        """CreateTopicRuleDestination; an HTTP one is asked for its confirmation at once. Raises AwsError."""
+        made = self.destinations.create(configuration, uuid=str(uuid.uuid4()), token=_token(), now=time.time())
+        self._confirm(made)
+        return made
+
+    def update_destination(self, arn: str, status: str) -> Destination:
+        """UpdateTopicRuleDestination. Raises AwsError."""
+        found = self.destinations.update(arn, status, token=_token(), now=time.time())
+        if status == "IN_PROGRESS":
+            self._confirm(found)
+        return found
+
+    def confirm_destination(self, token: str) -> Destination:
+        """ConfirmTopicRuleDestination. Raises AwsError."""
+        return self.destinations.confirm(token, time.time())
+
+    def _confirm(self, destination: Destination) -> None:
+        if destination.status == "IN_PROGRESS":
+            task = asyncio.ensure_future(self._post_confirmation(destination))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _post_confirmation(self, destination: Destination) -> None:
+        url = destination.properties["confirmationUrl"]
+        parts = urlsplit(url)
+        tls = parts.scheme == "https"
+        body = destination.confirmation(f"{self.endpoint_url()}/confirmdestination/{destination.token}")
+        headers = [
+            (b"Content-Type", b"application/json"),
+            (b"x-amz-rules-engine-message-type", b"DestinationConfirmation"),
+            (b"x-amz-rules-engine-destination-arn", destination.arn.encode()),
+        ]
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            response = await self._client.fetch(
+                "POST", parts.hostname or "", parts.port or (443 if tls else 80), target, headers, orjson.dumps(body),
+                ssl=ssl.create_default_context() if tls else None, connect_timeout=3.0, timeout=10.0,
+            )  # fmt: skip
+        except (OSError, TimeoutError, PeerError) as error:
+            self.destinations.failed(destination.arn, f"The confirmation could not be sent: {error}", time.time())
+            return
+        if response.status >= 300:
+            self.destinations.failed(destination.arn, f"The confirmation got HTTP {response.status}.", time.time())
+
+    # the console's and the command line's view
+
+    def admin(self, request: Request) -> Response:
+        """GET /_foreshore/rules lists the rules, GET /_foreshore/rules/<name> gives one with its last messages."""
+        name = unquote(request.raw_path.removeprefix("/_foreshore/rules").strip("/"))
+        try:
+            if not name:
+                found: Any = {"rules": [live.describe() for live in self._rules.values()]}
+            else:
+                found = {**self._get(name).describe(), "last": self.last(name)}
+            status = 200
+        except AwsError as error:
+            status, found = error.status, {"code": error.code, "message": error.message}
+        return Response(status, [(b"Content-Type", b"application/json")], orjson.dumps(found, default=str))
+
+    # life
+
+    async def start(self) -> None:
+        """Ready the external functions; may be called twice."""
+        self._stopping = False
+        if self._lookups is None:
+            self._lookups = Lookups(asyncio.get_running_loop(), self._aws, self._world.invoke, self.things)
+
+    async def stop(self) -> None:
+        """Stop listening, give queued actions a few seconds, then let go; may be called twice."""
+        self._stopping = True
+        if self._broker is not None:
+            for live in self._rules.values():
+                if live.handle is not None:
+                    self._broker.remove_listener(live.handle)
+                    live.handle = None
+            if self._basic_handle is not None:
+                self._broker.remove_listener(self._basic_handle)
+            self._broker = self._basic_handle = None
+        await self._batches.stop()
+        running = {task for live in self._rules.values() for task in live.workers} | self._tasks
+        if running:
+            _, late = await asyncio.wait(running, timeout=STOP_GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._lookups = None
+        await self._client.close()
+
+    async def idle(self) -> None:
+        """Wait until no action is queued or running."""
+        while running := {task for live in self._rules.values() for task in live.workers}:
+            await asyncio.wait(running)
+
+
+def _token() -> str:
+    return base64.urlsafe_b64encode(os.urandom(30)).decode()
+
+
+def _describe(live: LiveRule, record: Record) -> dict[str, Any]:
+    """A record as plain values, with its explanation."""
+    message, result, rule = record.message, record.result, live.definition.rule
+    outcomes = [outcome.describe() for outcome in record.outcomes]
+    found: dict[str, Any] = {
+        "time": message.timestamp_ms,
+        "topic": message.topic,
+        "traceId": record.trace_id,
+        "clientId": message.client_id,
+        "payload": message.payload[:4096].decode("utf-8", "replace"),
+        "fired": result.fired if result else False,
+        "error": result.error if result else "still being evaluated",
+        "actions": outcomes,
+    }
+    if result is not None:
+        found["output"] = result.payload[:4096].decode("utf-8", "replace") if result.fired else ""
+        found["text"] = explain_recorded(rule, message, result, outcomes)
+    return found
