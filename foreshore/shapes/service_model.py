@@ -465,17 +465,19 @@ def paginate(
     key: Callable[[Item], str] = str,
     code: str = "InvalidRequestException",
     default: int = 100,
+    reverse: bool = False,
 ) -> tuple[list[Item], str | None]:
     """Give one page of `items`, which are sorted by `key` (unique), and the token of the next page or None.
 
-    The token is opaque and names the last item given, so it stays right when items come and go between pages.
+    `reverse` says that they are sorted from the greatest key down. The token is opaque and names the last item given,
+    so it stays right when items come and go between pages.
     Raises AwsError `code` for a token that is not ours.
     """
     after = read_token(token, code) if token else None
     size = limit or default
     page: list[Item] = []
     for item in items:
-        if after is not None and key(item) <= after:
+        if after is not None and (key(item) >= after if reverse else key(item) <= after):
             continue
         if len(page) == size:
             return page, write_token(key(page[-1]))

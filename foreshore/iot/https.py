@@ -1,0 +1,131 @@
+"""The devices' HTTPS listener: publishing, shadows and jobs over mutual TLS, the credential provider, and `/mqtt`.
+
+A request is let in by its client certificate, by a SigV4 signature (which local IAM does not check further), or by a
+custom authorizer. Pure of sockets: `service.py` listens.
+
+Source: AWS IoT developer guide, "Device communication protocols", "HTTPS", "MQTT over the WebSocket Secure protocol".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote, unquote
+
+from foreshore.errors import AwsError
+from foreshore.http import Request, Response
+from foreshore.iot.access import Identity, PolicyAccess
+from foreshore.iot.credentials import CredentialProvider
+from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
+from foreshore.shapes.errors import error_response
+from foreshore.shapes.service_model import Service, access_key
+
+_CREDENTIALS = re.compile(r"/role-aliases/([^/]+)/credentials")
+_QUERY_KEY = re.compile(r"[?&]X-Amz-Credential=([^%/&]+)")
+_JOBS = re.compile(r"/things/[^/]+/jobs(/|$)")
+_DATA = ("/topics/", "/retainedMessage", "/connections/", "/things/", "/api/things/shadow/")
+
+Upgrade = Callable[[Request, object], Response]
+Authorize = Callable[[ConnectRequest], Awaitable[ConnectDecision] | None]
+
+
+class DeviceHttps:
+    """Answers requests of the devices' HTTPS listener; `identify` is what the data plane asks."""
+
+    def __init__(
+        self,
+        access: PolicyAccess,
+        data: Service,
+        jobs: Service,
+        credentials: CredentialProvider,
+        upgrade: Upgrade,
+    ) -> None:
+        self._access = access
+        self._data = data
+        self._jobs = jobs
+        self._credentials = credentials
+        self._upgrade = upgrade
+        self._authorized: dict[int, Identity] = {}
+
+    def identify(self, request: Request) -> Identity | None:
+        """The device behind a request, or None for an IAM caller. Raises AwsError ForbiddenException for nobody."""
+        if request.scheme != "https":
+            return None
+        authorized = self._authorized.get(id(request))
+        if authorized is not None:
+            return authorized
+        der = request.tls.getpeercert(True) if request.tls is not None else None
+        if der:
+            identity = self._access.identify(der, None, request.peer[0])
+            if identity is not None:
+                return identity
+        elif signed_by(request):
+            return None
+        raise AwsError("ForbiddenException", "Forbidden", 403)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        path = request.raw_path
+        if path == "/mqtt":
+            return self._upgrade(request, signed_by(request))
+        found = _CREDENTIALS.fullmatch(path)
+        if found is not None:
+            return self._give_credentials(request, unquote(found[1]))
+        if _JOBS.match(path):
+            return await self._serve(self._jobs, request)
+        if path.startswith(_DATA):
+            return await self._serve(self._data, _whole_topic(request))
+        return error_response(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404), request)
+
+    def _give_credentials(self, request: Request, alias: str) -> Response:
+        try:
+            identity = self.identify(request)
+        except AwsError:
+            identity = None
+        return self._credentials.answer(identity, alias, request.header("x-amzn-iot-thingname"))
+
+    async def _serve(self, service: Service, request: Request) -> Response:
+        """Ask a custom authorizer first when the request has neither certificate nor signature."""
+        asked = None
+        if not signed_by(request) and (request.tls is None or not request.tls.getpeercert(True)):
+            asked = self._access.authorize(_as_connect(request))
+        if asked is None:
+            return await service.handle(request)
+        decision = await asked
+        if not decision.allowed or not isinstance(decision.identity, Identity):
+            return error_response(AwsError("ForbiddenException", "Forbidden", 403), request)
+        self._authorized[id(request)] = decision.identity
+        try:
+            return await service.handle(request)
+        finally:
+            del self._authorized[id(request)]
+
+
+def signed_by(request: Request) -> str:
+    """The access key id of a SigV4-signed request (header or query), or ""."""
+    found = access_key(request)
+    if not found and "X-Amz-Credential" in request.query_string:
+        match = _QUERY_KEY.search("?" + request.query_string)
+        found = match[1] if match else ""
+    return found
+
+
+def _as_connect(request: Request) -> ConnectRequest:
+    """What a custom authorizer needs to know of an HTTP request."""
+    return ConnectRequest(
+        "",
+        source_ip=request.peer[0],
+        listener="wss",
+        http_headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
+        http_query=request.query,
+    )
+
+
+def _whole_topic(request: Request) -> Request:
+    """`POST /topics/a/b` names the topic `a/b`, encoded or not."""
+    prefix, _, topic = request.raw_path.partition("/topics/")
+    if prefix or "/" not in topic:
+        return request
+    query = f"?{request.query_string}" if request.query_string else ""
+    request.target = f"/topics/{quote(unquote(topic), safe='')}{query}"
+    return request

@@ -1,0 +1,378 @@
+"""IoT Core's shell: it opens the listeners and joins the parts: registry, policies, broker, rules, APIs.
+
+Three listeners: MQTT without TLS for local tools (everything is allowed there), MQTT over mutual TLS (with custom
+authorizers for clients without a certificate), and HTTPS with WebSocket. The AWS endpoint calls `handle_iot`,
+`handle_iot_data` and `handle_jobs_data`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import ssl as ssl_module
+import string
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from foreshore.errors import AwsError, NotEmulated, UserError
+from foreshore.http import Request, Response, Server
+from foreshore.iot.access import Identity, PolicyAccess, require
+from foreshore.iot.authority import Authority, certificate_id, write_private
+from foreshore.iot.certificates import Certificates
+from foreshore.iot.control import Authorization, Part, service_of
+from foreshore.iot.credentials import CredentialProvider, RoleAliases
+from foreshore.iot.data_plane import DataPlane
+from foreshore.iot.https import DeviceHttps
+from foreshore.iot.mqtt.limits import Profile
+from foreshore.iot.mqtt.server import Broker
+from foreshore.iot.policy_resources import PolicyResources
+from foreshore.iot.presence import Presence
+from foreshore.iot.registry import Registry
+from foreshore.iot.rules import compile as compile_sql
+from foreshore.iot.rules.engine import Engine
+from foreshore.iot.settings import Settings
+from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
+from foreshore.iot.topic_rules import TopicRules
+from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication
+from foreshore.shapes.errors import error_response
+
+MQTT_ALPN = ["x-amzn-mqtt-ca", "mqtt"]
+HTTPS_ALPN = ["x-amzn-http-ca", "http/1.1"]
+_CAPITALS = string.ascii_uppercase + string.digits
+
+
+class ThingFiles(NamedTuple):
+    """A thing's certificate, private key and the CA it trusts, as PEM files."""
+
+    cert: Path
+    key: Path
+    ca: Path
+    certificate_id: str
+
+
+class IotCore:
+    """IoT Core of one account and region. `start` and `stop` may be called twice.
+
+    `state` holds `iot.db`, `certs` the CA and the server's certificate. `backend_url` gives the HTTP base of the AWS
+    endpoint, for rule actions. `mqtt_profile` is "aws" or "standard"; without `rate_limits` quotas on rates are off.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: Path,
+        certs: Path,
+        region: str,
+        account: str,
+        span: EmitSpan,
+        log: EmitLog,
+        invoke: Invoke | None,
+        backend_url: Callable[[], str],
+        mqtt_profile: Profile = "aws",
+        rate_limits: bool = True,
+    ) -> None:
+        self.arns = Arns(region, account)
+        self.host = "127.0.0.1"
+        self.mqtt_port = self.mqtts_port = self.https_port = 0
+        self._log = log
+        self._invoke = invoke
+        self.database = open_database(state / "iot.db")
+        self.authority = Authority(certs, region=region, now=datetime.now(UTC))
+        self.ground = Ground(self.database, self.arns, time.time, lambda: str(uuid.uuid4()))
+        self._contexts: list[ssl_module.SSLContext] = []
+        self._is_running = False
+        self._make_control_plane()
+        self._make_bus(span, log, invoke, backend_url, mqtt_profile, rate_limits)
+        self._make_services()
+
+    def _make_control_plane(self) -> None:
+        ground = self.ground
+        self.tags = Tags(ground)
+        self.certificates = Certificates(ground, self.authority, self.tags)
+        self.policies = PolicyResources(ground, self.tags)
+        self.registry = Registry(ground, self.tags)
+        self.role_aliases = RoleAliases(ground, self.tags)
+        self.settings = Settings(ground, self.tags, self.endpoint)
+        self.authorization = Authorization(self.certificates, self.policies, self.registry, self.arns)
+        self.access = PolicyAccess(self.certificates, self.policies, self.registry, self.arns)
+        self.certificates.trust = self._trust
+        self.certificates.on_registered = self._certificate_registered
+
+    def _make_bus(
+        self,
+        span: EmitSpan,
+        log: EmitLog,
+        invoke: Invoke | None,
+        backend_url: Callable[[], str],
+        profile: Profile,
+        rate_limits: bool,
+    ) -> None:
+        self.presence = Presence(self.publish, lambda: time.time_ns() // 1_000_000)
+        self.broker = Broker(
+            profile=profile,
+            access=self.access,
+            observer=self.presence,
+            database=self.database,
+            span=span,
+            rate_limits=rate_limits,
+        )
+        self.ground.listeners.append(self.access.invalidate)
+        self.ground.listeners.append(self.broker.invalidate_access)
+        self.engine = Engine(
+            region=self.arns.region,
+            account=self.arns.account,
+            publish=self.publish,
+            invoke=invoke,
+            backend_url=backend_url,
+            endpoint_url=backend_url,
+            span=span,
+            log=log,
+            things=_Things(self),
+        )
+        self.rules = TopicRules(self.ground, self.tags, self.engine, compile_sql)
+        self.rules.restore()
+        self.engine.attach(self.broker)
+
+    def _make_services(self) -> None:
+        self.data_plane = DataPlane(
+            self.broker,
+            self.presence,
+            lambda request: self.https.identify(request),
+            self._require,
+            self.broker.retained_list,
+            time.time,
+        )
+        credentials = CredentialProvider(
+            self.role_aliases, self.registry, self._require, time.time,
+            lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
+        )  # fmt: skip
+        self.control = service_of("iot", self.parts())
+        self.data = service_of("iot-data", [self.data_plane])
+        self.jobs_data = service_of("iot-jobs-data", [])
+        self.https = DeviceHttps(self.access, self.data, self.jobs_data, credentials, self._upgrade)
+        self._https_server = Server(self.https.handle, on_error=self._failed)
+
+    def parts(self) -> list[Part]:
+        """The parts of the control plane, each with its operations."""
+        return [
+            self.certificates,
+            self.policies,
+            self.registry,
+            self.rules,
+            self.role_aliases,
+            self.settings,
+            self.authorization,
+        ]
+
+    def _require(self, identity: Identity, action: str, resource: str) -> None:
+        require(self.access, identity, action, resource)
+
+    # Listening
+
+    async def start(self, host: str, *, mqtt_port: int, mqtts_port: int, https_port: int) -> None:
+        """Open the three listeners; 0 takes a free port. Raises OSError, with `port` set, when one is taken."""
+        if self._is_running:
+            return
+        self._is_running = True
+        self.host = host
+        try:
+            await self.engine.start()
+            self.mqtt_port = await _named(mqtt_port, self.broker.listen(host, mqtt_port, kind="mqtt"))
+            secure = self._context(MQTT_ALPN)
+            self.mqtts_port = await _named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
+            secure = self._context(HTTPS_ALPN)
+            self.https_port = await _named(https_port, self._https_server.start(host, https_port, secure))
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close the listeners, end the engine and the database."""
+        if self._is_running:
+            self._is_running = False
+            await self._https_server.stop()
+            await self.engine.stop()
+            await self.broker.stop()
+        self.database.close()
+
+    def _context(self, alpn: list[str]) -> ssl_module.SSLContext:
+        """A server context that asks for a client certificate and accepts what the registry may know.
+
+        Device certificates that were registered without a CA are trusted one by one (partial chains); whether a
+        certificate is known and ACTIVE is decided at CONNECT.
+        """
+        context = ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl_module.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.authority.server_certificate, self.authority.server_key)
+        context.verify_mode = ssl_module.CERT_OPTIONAL
+        context.verify_flags |= ssl_module.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(self.authority.ca_path)
+        for document in self.certificates.authorities.values():
+            context.load_verify_locations(cadata=document["certificatePem"])
+        for document in self.certificates.kind.values():
+            if document["certificateMode"] == "SNI_ONLY":
+                context.load_verify_locations(cadata=document["certificatePem"])
+        context.set_alpn_protocols(alpn)
+        self._contexts.append(context)
+        return context
+
+    def server_context(self) -> ssl_module.SSLContext:
+        """A TLS context of the local authority that asks for client certificates, for another MQTT listener."""
+        return self._context(MQTT_ALPN)
+
+    def _trust(self, pem: str) -> None:
+        for context in self._contexts:
+            with contextlib.suppress(ssl_module.SSLError):  # A certificate that is trusted already.
+                context.load_verify_locations(cadata=pem)
+
+    def _upgrade(self, request: Request, authorization: object) -> Response:
+        return self.broker.websocket_upgrade(request, authorization=authorization)
+
+    def _failed(self, request: Request, error: Exception) -> Response:
+        if not isinstance(error, AwsError):
+            asyncio.get_running_loop().call_exception_handler({"message": "HTTPS handler failed", "exception": error})
+            error = AwsError("InternalFailureException", "Internal failure", 500)
+        return error_response(error, request)
+
+    def endpoint(self, kind: str) -> str:
+        """`host:port` that DescribeEndpoint gives: the HTTPS listener serves data, jobs and credentials alike."""
+        host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::1") else self.host
+        return f"{host}:{self.https_port}"
+
+    # What the AWS endpoint and other rooms call
+
+    async def handle_iot(self, request: Request) -> Response:
+        """The `iot` API."""
+        return await self.control.handle(request)
+
+    async def handle_iot_data(self, request: Request) -> Response:
+        """The `iot-data` API, and MQTT over WebSocket."""
+        if request.raw_path == "/mqtt":
+            return await self.https.handle(request)
+        return await self.data.handle(request)
+
+    async def handle_jobs_data(self, request: Request) -> Response:
+        """The `iot-jobs-data` API."""
+        return await self.jobs_data.handle(request)
+
+    def publish(self, publication: Publication) -> None:
+        """Put a message on the bus, as a service would."""
+        self.broker.publish(publication)
+
+    def active_certificate_id(self, der: bytes) -> str | None:
+        """The id of a certificate that is registered and ACTIVE, or None."""
+        identifier = certificate_id(der)
+        document = self.certificates.kind.get(identifier)
+        return identifier if document is not None and document["status"] == "ACTIVE" else None
+
+    def shadow(self, thing: str, name: str | None) -> bytes:
+        """A shadow's document, for the rules' get_thing_shadow. Raises AwsError."""
+        if self.data_plane.shadows is None:
+            raise NotEmulated("device shadows.")
+        return self.data_plane.shadows.get(thing, name or "")
+
+    def registry_data(self, operation: str, thing: str) -> dict[str, Any]:
+        """DescribeThing or ListThingGroupsForThing, for the rules' get_registry_data. Raises AwsError."""
+        handler = self.control.operations.get(operation)
+        if handler is None or operation not in ("DescribeThing", "ListThingGroupsForThing"):
+            raise NotEmulated(f"get_registry_data of {operation}.")
+        found: dict[str, Any] = handler({"thingName": thing}, None)  # type: ignore[arg-type]
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """Counters of the broker and sizes of the registry."""
+        return {
+            "connected": len(self.broker.clients()),
+            "things": len(self.registry.things),
+            "rules": len(self.rules.kind),
+            "mqtt": dict(self.broker.counters),
+        }
+
+    def create_topic_rule(self, name: str, payload: dict[str, Any]) -> None:
+        """Create a rule or replace it, from a template. Raises UserError for bad SQL, AwsError for bad actions."""
+        compile_sql(payload["sql"], payload.get("awsIotSqlVersion") or "2015-10-08")
+        self.rules.put(name, payload)
+
+    def ensure_thing(self, name: str, *, policy_documents: dict[str, dict[str, Any]], certs_folder: Path) -> ThingFiles:
+        """Make a thing, its certificate files, policies and attachments, as far as they are not there.
+
+        Raises UserError when the thing's certificate is registered and its files are gone.
+        """
+        if name not in self.registry.things:
+            self.registry.create({"thingName": name})
+        files = self._ensure_files(name, certs_folder)
+        arn = self.certificates.arn(files.certificate_id)
+        for policy, document in policy_documents.items():
+            self.policies.ensure(policy, orjson.dumps(document).decode())
+            self.policies.attach_to(policy, arn)
+        if not self.registry.principals.has(name, arn):
+            self.registry.attach({"thingName": name, "principal": arn})
+        return files
+
+    def _ensure_files(self, name: str, folder: Path) -> ThingFiles:
+        cert, key = folder / "certificate.pem", folder / "private.key"
+        ca = self.authority.ca_path
+        prefix = self.arns.iot("cert/")
+        known = [arn.removeprefix(prefix) for arn in self.registry.principals.of(name) if arn.startswith(prefix)]
+        if cert.is_file() and key.is_file():
+            der = ssl_module.PEM_cert_to_DER_cert(cert.read_text())
+            identifier = certificate_id(der)
+            document = self.certificates.kind.get(identifier)
+            if document is not None and document["status"] == "ACTIVE":
+                return ThingFiles(cert, key, ca, identifier)
+            where, what = str(cert), f"the certificate of {name} is not registered and active"
+        elif known:
+            where, what = str(folder), f"the certificate of {name} is registered, but its files are missing"
+        else:
+            issued = self.certificates.issue(active=True, common_name="AWS IoT Certificate")
+            write_private(key, issued.private_key)
+            cert.write_text(issued.certificate)
+            return ThingFiles(cert, key, ca, issued.certificate_id)
+        raise UserError(
+            what,
+            code="certificate-missing",
+            where=where,
+            mend="restore the files, or delete the thing's certificate and files to have new ones made",
+        )
+
+    def _certificate_registered(self, document: Document) -> None:
+        """Just-in-time registration tells of the certificate on a reserved topic."""
+        authority = document["caCertificateId"]
+        event = {
+            "certificateId": document["certificateId"],
+            "caCertificateId": authority,
+            "timestamp": int(document["creationDate"] * 1000),
+            "certificateStatus": document["status"],
+            "awsAccountId": self.arns.account,
+            "certificateRegistrationTimestamp": None,
+        }
+        self.publish(Publication(f"$aws/events/certificates/registered/{authority}", orjson.dumps(event)))
+
+
+class _Things:
+    """What the rules' external functions ask of IoT Core."""
+
+    def __init__(self, iot: IotCore) -> None:
+        self._iot = iot
+
+    def shadow(self, thing: str, name: str | None) -> bytes:
+        return self._iot.shadow(thing, name)
+
+    def registry(self, operation: str, thing: str) -> dict[str, Any]:
+        return self._iot.registry_data(operation, thing)
+
+
+async def _named(port: int, listening: Any) -> int:
+    """Say which port was taken."""
+    try:
+        return int(await listening)
+    except OSError as error:
+        error.port = port  # type: ignore[attr-defined]
+        raise

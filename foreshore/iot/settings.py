@@ -1,0 +1,225 @@
+"""The account's settings and names: endpoints, event configurations, logging, domain configurations, tags.
+
+They are kept and given back; what they switch is said at each.
+
+Source: AWS IoT API reference; developer guide, "Event messages", "Domain configurations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from foreshore.errors import AwsError, NotEmulated
+from foreshore.iot.listing import markers, tokens
+from foreshore.iot.store import Document, Ground, Tags
+from foreshore.shapes.service_model import CallContext, OperationHandler
+
+Params = dict[str, Any]
+EVENT_TYPES = (
+    "THING", "THING_GROUP", "THING_TYPE", "THING_GROUP_MEMBERSHIP", "THING_GROUP_HIERARCHY", "THING_TYPE_ASSOCIATION",
+    "JOB", "JOB_EXECUTION", "POLICY", "CERTIFICATE", "CA_CERTIFICATE",
+)  # fmt: skip
+
+
+class Settings:
+    """Settings of the account. `endpoint(type)` gives `host:port` of an endpoint type."""
+
+    def __init__(self, ground: Ground, tags: Tags, endpoint: Callable[[str], str]) -> None:
+        self._ground = ground
+        self._tags = tags
+        self._endpoint = endpoint
+        self._settings = ground.kind("setting")
+        self.domains = ground.kind("domain-configuration")
+        self._levels = ground.kind("logging-level")
+
+    def operations(self) -> dict[str, OperationHandler]:
+        """AWS's operations by name."""
+        return {
+            "DescribeEndpoint": self.describe_endpoint,
+            "DescribeEventConfigurations": self.describe_events,
+            "UpdateEventConfigurations": self.update_events,
+            "GetLoggingOptions": self.get_logging,
+            "SetLoggingOptions": self.set_logging,
+            "GetV2LoggingOptions": self.get_logging_v2,
+            "SetV2LoggingOptions": self.set_logging_v2,
+            "SetV2LoggingLevel": self.set_level,
+            "ListV2LoggingLevels": self.list_levels,
+            "DeleteV2LoggingLevel": self.delete_level,
+            "CreateDomainConfiguration": self.create_domain,
+            "DescribeDomainConfiguration": self.describe_domain,
+            "UpdateDomainConfiguration": self.update_domain,
+            "ListDomainConfigurations": self.list_domains,
+            "DeleteDomainConfiguration": self.delete_domain,
+            "TagResource": self.tag,
+            "UntagResource": self.untag,
+            "ListTagsForResource": self.list_tags,
+        }
+
+    # Endpoint
+
+    def describe_endpoint(self, params: Params, context: CallContext) -> Document:
+        """DescribeEndpoint: `host:port` of the local HTTPS listener (MQTT over mutual TLS is on its own port)."""
+        kind = params.get("endpointType", "iot:Data")
+        if kind not in ("iot:Data", "iot:Data-ATS", "iot:CredentialProvider", "iot:Jobs", "iot:Data-Beta"):
+            raise AwsError("InvalidRequestException", f"Endpoint type {kind} is incorrect.", 400)
+        return {"endpointAddress": self._endpoint(kind)}
+
+    # Events
+
+    def events_on(self, kind: str) -> bool:
+        """Whether event messages of a type are on; all are off at first, as on AWS."""
+        return bool((self._settings.get("events") or {}).get("types", {}).get(kind, False))
+
+    def describe_events(self, params: Params, context: CallContext) -> Document:
+        """DescribeEventConfigurations."""
+        kept = self._settings.get("events") or {}
+        types = kept.get("types", {})
+        return {
+            "eventConfigurations": {kind: {"Enabled": types.get(kind, False)} for kind in EVENT_TYPES},
+            "creationDate": kept.get("creationDate"),
+            "lastModifiedDate": kept.get("lastModifiedDate"),
+        }
+
+    def update_events(self, params: Params, context: CallContext) -> None:
+        """UpdateEventConfigurations."""
+        now = self._ground.clock()
+        kept = self._settings.get("events") or {"types": {}, "creationDate": now}
+        given = {key: bool(value.get("Enabled")) for key, value in params.get("eventConfigurations", {}).items()}
+        unknown = set(given) - set(EVENT_TYPES)
+        if unknown:
+            raise AwsError("InvalidRequestException", f"No event type {', '.join(sorted(unknown))}", 400)
+        self._settings.put("events", {**kept, "types": {**kept["types"], **given}, "lastModifiedDate": now})
+
+    # Logging: kept, not acted on; logs go to the trace store.
+
+    def get_logging(self, params: Params, context: CallContext) -> Document:
+        """GetLoggingOptions."""
+        return self._settings.get("logging") or {"logLevel": "DISABLED"}
+
+    def set_logging(self, params: Params, context: CallContext) -> None:
+        """SetLoggingOptions."""
+        self._settings.put("logging", params["loggingOptionsPayload"])
+
+    def get_logging_v2(self, params: Params, context: CallContext) -> Document:
+        """GetV2LoggingOptions."""
+        found = self._settings.get("logging-v2")
+        if found is None:
+            raise AwsError("NotConfiguredException", "Configurations are not set.", 404)
+        return found
+
+    def set_logging_v2(self, params: Params, context: CallContext) -> None:
+        """SetV2LoggingOptions."""
+        base = {"disableAllLogs": False, "defaultLogLevel": "ERROR"}
+        self._settings.put("logging-v2", {**base, **(self._settings.get("logging-v2") or {}), **params})
+
+    def set_level(self, params: Params, context: CallContext) -> None:
+        """SetV2LoggingLevel."""
+        target = params["logTarget"]
+        self._levels.put(f"{target['targetType']}/{target.get('targetName', '')}", dict(params))
+
+    def list_levels(self, params: Params, context: CallContext) -> Document:
+        """ListV2LoggingLevels."""
+        wanted = params.get("targetType")
+        shown = [each for each in self._levels.values() if wanted in (None, each["logTarget"]["targetType"])]
+        return tokens(shown, params, "logTargetConfigurations", key=_level_key)
+
+    def delete_level(self, params: Params, context: CallContext) -> None:
+        """DeleteV2LoggingLevel."""
+        self._levels.delete(f"{params['targetType']}/{params['targetName']}")
+
+    # Domains
+
+    def _domain_arn(self, name: str) -> str:
+        return self._ground.arns.iot(f"domainconfiguration/{name}/{name}")
+
+    def _find_domain(self, name: str) -> Document:
+        found = self.domains.get(name)
+        if found is None:
+            raise AwsError("ResourceNotFoundException", f"The domain configuration {name} does not exist.", 404)
+        return found
+
+    def create_domain(self, params: Params, context: CallContext) -> Document:
+        """CreateDomainConfiguration. Its authorizer is in force for connections whose SNI is its name."""
+        name = params["domainConfigurationName"]
+        if name in self.domains:
+            raise AwsError("ResourceAlreadyExistsException", f"The domain configuration {name} exists already.", 409)
+        if params.get("serverCertificateArns"):
+            raise NotEmulated("server certificates of custom domains.", "The local CA signs for all endpoints.")
+        document = {key: value for key, value in params.items() if key != "tags"}
+        document |= {
+            "domainConfigurationArn": self._domain_arn(name),
+            "domainConfigurationStatus": "ENABLED",
+            "domainType": "CUSTOMER_MANAGED" if "domainName" in params else "AWS_MANAGED",
+            "serviceType": params.get("serviceType", "DATA"),
+            "authenticationType": params.get("authenticationType", "DEFAULT"),
+            "applicationProtocol": params.get("applicationProtocol", "DEFAULT"),
+            "lastStatusChangeDate": self._ground.clock(),
+        }
+        if "domainName" not in params:
+            document["domainName"] = f"{name}.iot.{self._ground.arns.region}.amazonaws.com"
+        document.pop("validationCertificateArn", None)
+        self.domains.put(name, document)
+        self._tags.set(self._domain_arn(name), params.get("tags"))
+        return {"domainConfigurationName": name, "domainConfigurationArn": self._domain_arn(name)}
+
+    def describe_domain(self, params: Params, context: CallContext) -> Document:
+        """DescribeDomainConfiguration."""
+        found = self._find_domain(params["domainConfigurationName"])
+        return {key: value for key, value in found.items() if key != "serverCertificateArns"}
+
+    def update_domain(self, params: Params, context: CallContext) -> Document:
+        """UpdateDomainConfiguration."""
+        document = dict(self._find_domain(params["domainConfigurationName"]))
+        if params.get("removeAuthorizerConfig"):
+            document.pop("authorizerConfig", None)
+        if params.get("domainConfigurationStatus", document["domainConfigurationStatus"]) != document["domainConfigurationStatus"]:  # fmt: skip  # noqa: E501
+            document["lastStatusChangeDate"] = self._ground.clock()
+        document |= {key: value for key, value in params.items() if key != "removeAuthorizerConfig"}
+        self.domains.put(document["domainConfigurationName"], document)
+        names = ("domainConfigurationName", "domainConfigurationArn")
+        return {key: document[key] for key in names}
+
+    def list_domains(self, params: Params, context: CallContext) -> Document:
+        """ListDomainConfigurations."""
+        wanted = params.get("serviceType")
+        names = ("domainConfigurationName", "domainConfigurationArn", "serviceType")
+        shown = [{key: each[key] for key in names} for each in self.domains.values() if wanted in (None, each["serviceType"])]  # fmt: skip  # noqa: E501
+        return markers(shown, params, "domainConfigurations", key=lambda each: str(each["domainConfigurationName"]))
+
+    def delete_domain(self, params: Params, context: CallContext) -> None:
+        """DeleteDomainConfiguration: it has to be DISABLED."""
+        found = self._find_domain(params["domainConfigurationName"])
+        if found["domainConfigurationStatus"] != "DISABLED":
+            raise AwsError("InvalidRequestException", "Disable the domain configuration before its deletion.", 400)
+        self.domains.delete(found["domainConfigurationName"])
+
+    # Tags
+
+    def _check_arn(self, arn: str) -> None:
+        if not arn.startswith(self._ground.arns.iot("")):
+            raise AwsError("InvalidRequestException", f"{arn} is no resource of this account and region.", 400)
+
+    def tag(self, params: Params, context: CallContext) -> None:
+        """TagResource: at most 50 tags."""
+        arn = params["resourceArn"]
+        self._check_arn(arn)
+        keys = {tag["Key"] for tag in self._tags.of(arn)} | {tag["Key"] for tag in params["tags"]}
+        if len(keys) > 50:
+            raise AwsError("LimitExceededException", "A resource may have at most 50 tags.", 410)
+        self._tags.set(arn, params["tags"])
+
+    def untag(self, params: Params, context: CallContext) -> None:
+        """UntagResource."""
+        self._check_arn(params["resourceArn"])
+        self._tags.remove(params["resourceArn"], params["tagKeys"])
+
+    def list_tags(self, params: Params, context: CallContext) -> Document:
+        """ListTagsForResource."""
+        self._check_arn(params["resourceArn"])
+        return tokens(self._tags.of(params["resourceArn"]), params, "tags", key=lambda tag: str(tag["Key"]))
+
+
+def _level_key(each: Document) -> str:
+    target = each["logTarget"]
+    return f"{target['targetType']}/{target.get('targetName', '')}"
