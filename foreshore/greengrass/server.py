@@ -23,13 +23,16 @@ from foreshore.greengrass.ipc.operation import Call, Operation, Reply, complaint
 
 HIGH_WATER = 256 * 1024
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-REFUSAL_LINGER_S = 1.0
+LINGER_S = 1.0
 MAX_SOCKET_PATH = 107
 
 _JSON = Header(":content-type", STRING, "application/json")
 _internal_error = rpc.Frame(
     rpc.APPLICATION_ERROR, rpc.TERMINATE_STREAM, [Header(":content-type", STRING, "text/plain")]
 ).fixed(b"InternalServerError")
+
+
+Authenticate = Callable[[Mapping[str, object], bytes], tuple[str, Sequence[Header]] | None]
 
 
 class Api(NamedTuple):
@@ -54,10 +57,12 @@ class Prepared(NamedTuple):
 class Stream:
     """A stream that stays open. `waiting` are events that came before the response, None once it is out."""
 
-    __slots__ = ("event", "stops", "task", "waiting")
+    __slots__ = ("event", "name", "stops", "take", "task", "waiting")
 
-    def __init__(self, event: rpc.Frame | None) -> None:
+    def __init__(self, name: str, event: rpc.Frame | None) -> None:
+        self.name = name
         self.event = event
+        self.take: Callable[[dict[str, Any]], None] | None = None
         self.waiting: list[tuple[bytes, str | None]] | None = []
         self.stops: list[Callable[[], None]] = []
         self.task: asyncio.Task[None] | None = None
@@ -88,18 +93,26 @@ class Session(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._linger is not None:
+            return
         try:
             self._connection.receive(data)
         except PeerError as error:
             self._server.say(self.component, "WARN", f"IPC connection closed: {error.what}")
-            self.flush()
-            self.transport.close()
+            self._end(lingering=bool(self._out))
             return
-        if self._out:
+        if self._connection.is_refused:
+            self._end(lingering=True)
+        elif self._out:
             self.flush()
-        if self._connection.is_refused and self._linger is None:
-            # Closed at once, the client would report a broken socket and not the refusal.
-            self._linger = asyncio.get_running_loop().call_later(REFUSAL_LINGER_S, self.transport.close)
+
+    def _end(self, *, lingering: bool) -> None:
+        """Write what is left and close. Closed at once, the client may report a broken socket instead of our word."""
+        self.flush()
+        if lingering and self._server.rules.answers_control:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.sessions.discard(self)
@@ -141,7 +154,7 @@ class Session(asyncio.Protocol):
 
     def connect(self, headers: Mapping[str, object], payload: bytes) -> Sequence[Header] | None:
         """Authenticate the client."""
-        admitted = self._server.authenticate(payload)
+        admitted = self._server.authenticate(headers, payload)
         if admitted is None:
             return None
         self.component, more = admitted
@@ -191,8 +204,16 @@ class Session(asyncio.Protocol):
         stream.task = asyncio.ensure_future(self._answer_later(prepared, stream_id, reply))
 
     def message(self, stream_id: int, incoming: rpc.Incoming, payload: bytes) -> None:
-        """A client's stream event: only the fixture's service has such."""
-        self._server.stream_event(self, stream_id, incoming, payload)
+        """A client's stream event; an operation that takes none ignores it."""
+        stream = self._streams[stream_id]
+        if stream.take is None:
+            return
+        try:
+            stream.take(orjson.loads(payload))
+        except Exception as error:
+            name = stream.name
+            self._close_stream(stream_id)
+            self._out.append(self._server.failed(stream_id, self.component, name, error))
 
     def cancel(self, stream_id: int) -> None:
         """The client closed a stream."""
@@ -238,12 +259,16 @@ class Session(asyncio.Protocol):
         else:
             stream.stops.append(stop)
 
+    def on_event(self, stream_id: int, take: Callable[[dict[str, Any]], None]) -> None:
+        """Give the client's stream events to `take`."""
+        self._streams[stream_id].take = take
+
     # streams
 
     def _hold(self, stream_id: int, prepared: Prepared) -> Stream:
         # Lite lets a client use a stream id again: what it held before is over.
         self._close_stream(stream_id)
-        stream = self._streams[stream_id] = Stream(prepared.event)
+        stream = self._streams[stream_id] = Stream(prepared.operation.name, prepared.event)
         self._connection.held.add(stream_id)
         return stream
 
@@ -291,7 +316,7 @@ class Server:
         self,
         api: Api,
         core: Any,
-        authenticate: Callable[[bytes], tuple[str, Sequence[Header]] | None],
+        authenticate: Authenticate,
         *,
         rules: rpc.Rules = rpc.CLASSIC,
         max_sessions: int = 10_000,
@@ -317,7 +342,7 @@ class Server:
 
     def _prepare(self, operation: Operation) -> Prepared:
         flags = 0 if operation.event else self.rules.unary_flags
-        response = self._frame(flags, operation.name + "Response")
+        response = self._frame(flags, operation.response or operation.name + "Response")
         event = self._frame(0, operation.event) if operation.event else None
         return Prepared(operation, response, response.fixed(b"{}"), event)
 
@@ -369,9 +394,6 @@ class Server:
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             session.flush()
-
-    def stream_event(self, session: Session, stream_id: int, incoming: rpc.Incoming, payload: bytes) -> None:
-        """A message from the client on an open stream; no Greengrass operation takes one."""
 
     # errors
 

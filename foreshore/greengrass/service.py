@@ -168,7 +168,7 @@ class Core:
             log=self._log,
         )
 
-    def _authenticate(self, payload: bytes) -> tuple[str, Sequence[Header]] | None:
+    def _authenticate(self, headers: Mapping[str, object], payload: bytes) -> tuple[str, Sequence[Header]] | None:
         """Who a CONNECT payload is: an SVCUID's component; on lite also a component by its name."""
         try:
             message = orjson.loads(payload)

@@ -168,6 +168,10 @@ class Call:
         """Call `stop` once when the stream or the connection ends."""
         self._session.on_close(self.stream_id, stop)
 
+    def on_event(self, take: Callable[[Request], None]) -> None:
+        """Take the client's stream events; what `take` raises ends the stream with an error."""
+        self._session.on_event(self.stream_id, take)
+
 
 class Session(Protocol):
     """The shell's side of a stream."""
@@ -177,6 +181,8 @@ class Session(Protocol):
     def send_encoded(self, stream_id: int, payload: bytes, traceparent: str, /) -> None: ...
 
     def on_close(self, stream_id: int, stop: Callable[[], None], /) -> None: ...
+
+    def on_event(self, stream_id: int, take: Callable[[Request], None], /) -> None: ...
 
 
 class Member(NamedTuple):
@@ -191,7 +197,8 @@ Members = Mapping[str, Member]
 
 class Operation(NamedTuple):
     """One row of the table. `event` is the shape of its stream events, "" when it has none; `lite` whether
-    greengrass-lite has it; `plugin` the AWS component that adds it on a device, "" when the nucleus has it itself."""
+    greengrass-lite has it; `plugin` the AWS component that adds it on a device, "" when the nucleus has it itself;
+    `response` the shape of the answer when it is not `<name>Response`."""
 
     name: str
     handle: Callable[[Call], Reply | Awaitable[Reply]]
@@ -200,6 +207,7 @@ class Operation(NamedTuple):
     lite: bool = False
     plugin: str = ""
     note: str = ""
+    response: str = ""
 
 
 def complaint(members: Members, request: Mapping[str, object]) -> str | None:

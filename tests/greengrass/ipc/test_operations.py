@@ -655,7 +655,7 @@ def test_configuration_events(rig, run) -> None:
                 1, "SubscribeToConfigurationUpdate", {"componentName": "c", "keyPath": ["m", "x"]}
             )
             assert shape == "SubscribeToConfigurationUpdateResponse"
-            shape, error = await other.ask(2, "SubscribeToConfigurationUpdate", {"componentName": "nope"})
+            shape, _ = await other.ask(2, "SubscribeToConfigurationUpdate", {"componentName": "nope"})
             assert shape == "ResourceNotFoundError"
             merge = {"timestamp": time.time(), "valueToMerge": {"m": {"x": 2, "y": [1]}}}
             await client.ask(1, "UpdateConfiguration", merge)
