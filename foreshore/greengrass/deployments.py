@@ -126,8 +126,8 @@ def local_update(value: Mapping[str, object]) -> ConfigurationUpdate:
     """Read `{"MERGE": {}, "RESET": []}` of a local deployment (either case). Raises UserError."""
     fields = {key.lower(): child for key, child in value.items()}
     unknown = fields.keys() - {"merge", "reset"}
-    merge = fields.get("merge") or {}
-    reset = fields.get("reset") or []
+    merge = {} if fields.get("merge") is None else fields["merge"]
+    reset = [] if fields.get("reset") is None else fields["reset"]
     if unknown or not isinstance(merge, Mapping) or not isinstance(reset, list):
         raise UserError(
             "a configuration update has MERGE (a map) and RESET (a list of JSON pointers)",

@@ -262,7 +262,7 @@ class Machine:
             return False
         if self._uninstalling:
             return self.state is State.UNINSTALLED
-        return self._closed and self.state in (State.NEW, State.FINISHED, State.BROKEN)
+        return self._closed and self.state in (State.NEW, State.FINISHED, State.BROKEN, State.UNINSTALLED)
 
     def may_report(self, state: State) -> bool:
         """Whether the component may report this state now."""
@@ -330,6 +330,7 @@ class Machine:
 
     def _close(self) -> None:
         self._closed = True
+        self._uninstalling = self.state in (State.UNINSTALLING, State.UNINSTALLED)
         self._desired = [State.FINISHED]
         if self.state in (State.NEW, State.ERRORED):
             self._kill_then(lambda: self._enter(State.FINISHED))
