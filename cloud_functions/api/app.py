@@ -1,49 +1,54 @@
-"""Lambda handler: the HTTP API over stored windows and alerts."""
+"""Lambda behind the HTTP API: windows and alerts, newest first."""
+
+from __future__ import annotations
 
 import os
+from typing import Any
 
 import boto3
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.event_handler.exceptions import BadRequestError
 from boto3.dynamodb.conditions import Key
-from logic import limit, plain, start_key, token
+from logic import BadQuery, limit_of, page, partition_of, read_token
 
-table = boto3.resource("dynamodb").Table(os.environ["TABLE_NAME"])
+logger = Logger(service="api")
 app = APIGatewayHttpResolver()
+table = boto3.resource("dynamodb").Table(os.environ["READINGS_TABLE"])
 
 
 @app.get("/windows")
-def windows():
-    """The last windows of all devices, newest first."""
-    return page(Key("pk").eq("window"))
+def list_windows() -> dict[str, Any]:
+    """Windows of all devices."""
+    return query("window", None)
 
 
 @app.get("/windows/<device>")
-def windows_of(device):
-    """The last windows of one device, newest first."""
-    return page(Key("series").eq(f"window#{device}"), IndexName="by-series")
+def list_device_windows(device: str) -> dict[str, Any]:
+    """Windows of one device."""
+    return query("window", device)
 
 
 @app.get("/alerts")
-def alerts():
-    """The last alerts of all devices, newest first."""
-    return page(Key("pk").eq("alert"))
+def list_alerts() -> dict[str, Any]:
+    """Alerts of all devices, or of the one in `?device=`."""
+    return query("alert", app.current_event.get_query_string_value("device"))
 
 
-def page(condition, **index):
-    """One page of a query, with a token for the next."""
+def query(kind: str, device: str | None) -> dict[str, Any]:
+    """One page of a list. `limit` and `token` come from the query string."""
     event = app.current_event
+    partition = partition_of(kind, device)
     try:
-        query = {"Limit": limit(event.get_query_string_value("limit"))}
-        after = event.get_query_string_value("next")
-        if after:
-            query["ExclusiveStartKey"] = start_key(after)
-    except ValueError as error:
+        limit = limit_of(event.get_query_string_value("limit"))
+        start = read_token(event.get_query_string_value("token"), partition)
+    except BadQuery as error:
         raise BadRequestError(str(error)) from error
-    found = table.query(KeyConditionExpression=condition, ScanIndexForward=False, **query, **index)
-    return {"items": [plain(item) for item in found["Items"]], "next": token(found.get("LastEvaluatedKey"))}
+    more = {"ExclusiveStartKey": start} if start else {}
+    answer = table.query(KeyConditionExpression=Key("pk").eq(partition), ScanIndexForward=False, Limit=limit, **more)
+    return page(answer["Items"], answer.get("LastEvaluatedKey"))
 
 
-def handler(event, context):
-    """One HTTP request."""
+def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Route one request."""
     return app.resolve(event, context)

@@ -1,44 +1,81 @@
-"""Queries, pages and plain JSON. Pure."""
+"""From query parameters to table keys, and from items to JSON. Pure."""
+
+from __future__ import annotations
 
 import base64
+import binascii
 import json
 from decimal import Decimal
+from typing import Any
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
-KEYS = ("pk", "sk", "series")
+KEYS = ("pk", "sk")
 
 
-def limit(text):
-    """How many items a page has. Raises ValueError."""
+class BadQuery(ValueError):
+    """The caller's parameters are wrong; the text says how."""
+
+
+def limit_of(text: str | None) -> int:
+    """The page size asked for. Raises BadQuery."""
     if text is None:
         return DEFAULT_LIMIT
-    number = int(text)
-    if not 1 <= number <= MAX_LIMIT:
-        raise ValueError(f"limit is 1 to {MAX_LIMIT}")
-    return number
+    if not text.isdigit() or not 1 <= int(text) <= MAX_LIMIT:
+        raise BadQuery(f"limit must be a number from 1 to {MAX_LIMIT}")
+    return int(text)
 
 
-def token(key):
-    """A page's end as text for the next request, or None."""
-    return base64.urlsafe_b64encode(json.dumps(key, sort_keys=True).encode()).decode() if key else None
+def partition_of(kind: str, device: str | None) -> str:
+    """The table partition of all devices' items of a kind, or of one device's."""
+    return f"{kind}#{device}" if device else f"{kind}s"
 
 
-def start_key(text):
-    """The key that a token stands for. Raises ValueError."""
-    key = json.loads(base64.urlsafe_b64decode(text.encode()))
-    if not isinstance(key, dict) or not {"pk", "sk"} <= set(key) <= set(KEYS):
-        raise ValueError("not a token of this API")
-    return key
+def write_token(key: dict[str, Any] | None) -> str | None:
+    """An opaque token for the page that starts after `key`; None at the end."""
+    if not key:
+        return None
+    return base64.urlsafe_b64encode(json.dumps([key[name] for name in KEYS]).encode()).decode().rstrip("=")
 
 
-def plain(item):
-    """An item without its keys, decimals as numbers."""
-    return {name: number(value) for name, value in sorted(item.items()) if name not in KEYS}
+def read_token(token: str | None, partition: str) -> dict[str, str] | None:
+    """The key to go on from. Raises BadQuery for a token that is not ours or belongs to another list."""
+    if not token:
+        return None
+    try:
+        values = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (binascii.Error, ValueError):
+        values = None
+    if (
+        not isinstance(values, list)
+        or len(values) != len(KEYS)
+        or values[0] != partition
+        or not isinstance(values[1], str)
+    ):
+        raise BadQuery("token is not valid here")
+    return dict(zip(KEYS, values, strict=True))
 
 
-def number(value):
-    """Whole decimals become int, others float."""
+def to_json(item: dict[str, Any]) -> dict[str, Any]:
+    """An item without its table keys and with plain numbers."""
+    return {name: plain(value) for name, value in item.items() if name not in KEYS}
+
+
+def plain(value: Any) -> Any:
+    """Decimal to int where it is whole, else to float; the same inside lists and maps."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
     return value
+
+
+def page(items: list[dict[str, Any]], last_key: dict[str, Any] | None) -> dict[str, Any]:
+    """The answer's body. `token` is there only when there is more."""
+    body: dict[str, Any] = {"items": [to_json(item) for item in items]}
+    token = write_token(last_key)
+    if token:
+        body["token"] = token
+    return body

@@ -1,15 +1,27 @@
-"""Lambda handler: one window or alert from an IoT rule into DynamoDB. Writing it again changes nothing."""
+"""Lambda behind two IoT rules: stores each window and each alert in DynamoDB."""
 
+from __future__ import annotations
+
+import logging
 import os
+from typing import Any
 
 import boto3
-from logic import item
+from logic import BadEvent, to_items
 
-table = boto3.resource("dynamodb").Table(os.environ["TABLE_NAME"])
+logger = logging.getLogger()
+logger.setLevel(os.environ.get("LOG_LEVEL", "INFO"))
+table = boto3.resource("dynamodb").Table(os.environ["READINGS_TABLE"])
 
 
-def handler(event, context):
-    """Store one event; gives its key."""
-    stored = item(event)
-    table.put_item(Item=stored)
-    return {"pk": stored["pk"], "sk": stored["sk"]}
+def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Store one event. A malformed one is logged and dropped; anything else that fails is raised, to be retried."""
+    try:
+        items = to_items(event)
+    except BadEvent as error:
+        logger.warning("dropped: %s", error)
+        return {"stored": 0, "reason": str(error)}
+    for item in items:
+        table.put_item(Item=item)
+    logger.info("stored %s %s", items[0]["pk"], items[0]["sk"])
+    return {"stored": 1}

@@ -1,32 +1,56 @@
-"""What an IoT rule delivers, as DynamoDB items. Pure.
+"""From a rule's event to a table item. Pure.
 
-The partition is the kind (`window` or `alert`), the sort key `<time>#<device>#<what makes it unique>`: a query gives the
-newest of a kind, and a message that comes twice is the same item. `series` (`window#<device>`) is the index's key for
-one device.
+One item a window and one a state of an alert; writing the same event twice gives the same item, because IoT rules and
+asynchronous invocations deliver at least once.
+
+    pk                      sk
+    window#<device>         <window_start, 13 digits>#<quantity>
+    alert#<device>          <ts, 13 digits>#<id>#<state>
+
+Every kind also has an index partition of its own (`windows`, `alerts`), newest last, so that listing all devices needs
+no scan.
 """
 
+from __future__ import annotations
+
+import json
 from decimal import Decimal
+from typing import Any
 
-KINDS = ("window", "alert")
+REQUIRED = {
+    "window": ("device", "quantity", "window_start", "window_end", "count", "mean", "min", "max"),
+    "alert": ("device", "quantity", "id", "rule", "state", "ts", "value"),
+}
 
 
-def item(event):
-    """The item for one window or alert. Raises ValueError for anything else."""
+class BadEvent(ValueError):
+    """The event is not what the rule promises; storing it again would not help."""
+
+
+def to_items(event: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items for one event: one under its device, one under the list of its kind. Raises BadEvent."""
     kind = event.get("kind")
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}, not window or alert")
-    moment = event.get("window_start" if kind == "window" else "ts")
-    if type(moment) is not int or not isinstance(event.get("device"), str):
-        raise ValueError("a device and a time in milliseconds are needed")
-    unique = event["quantity"] if kind == "window" else f"{event['id']}#{event['state']}"
-    return {
-        **{name: number(value) for name, value in event.items()},
-        "pk": kind,
-        "sk": f"{moment:015d}#{event['device']}#{unique}",
-        "series": f"{kind}#{event['device']}",
-    }
+    if kind not in REQUIRED:
+        raise BadEvent(f"kind is {kind!r}, not one of {sorted(REQUIRED)}")
+    missing = [name for name in REQUIRED[kind] if event.get(name) is None]
+    if missing:
+        raise BadEvent(f"{kind} lacks {', '.join(missing)}")
+    body = with_decimals(event)
+    sort_key = sort_key_of(kind, body)
+    return [
+        {**body, "pk": f"{kind}#{body['device']}", "sk": sort_key},
+        {**body, "pk": f"{kind}s", "sk": f"{sort_key}#{body['device']}"},
+    ]
 
 
-def number(value):
-    """DynamoDB takes decimals, not floats; their shortest text is what was measured."""
-    return Decimal(repr(value)) if isinstance(value, float) else value
+def sort_key_of(kind: str, body: dict[str, Any]) -> str:
+    """The sort key, ordered by time (epoch milliseconds)."""
+    if kind == "window":
+        return f"{int(body['window_start']):013d}#{body['quantity']}"
+    return f"{int(body['ts']):013d}#{body['id']}#{body['state']}"
+
+
+def with_decimals(value: dict[str, Any]) -> dict[str, Any]:
+    """The same JSON with Decimal for float, which DynamoDB does not take."""
+    result: dict[str, Any] = json.loads(json.dumps(value), parse_float=Decimal)
+    return result

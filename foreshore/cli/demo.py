@@ -30,6 +30,7 @@ SETTLE_SECONDS = 60.0
 MARGIN_ROWS = 5
 PAGES = ("/", "/api/windows", "/api/alerts", "/api/windows/flow-1")
 ROUNDS = 5
+COMPONENTS = ("filter", "aggregate", "alert")
 
 
 @click.command(help="Replay real sensor data through the whole chain and reconcile every count.")
@@ -49,6 +50,7 @@ def command(ctx: click.Context, scenario: str, rate: float | None, as_json: bool
         say = (lambda text: None) if as_json else click.echo
         say(f"the edge is ready: {ends['aws']}, MQTT {ends['mqtts']}, core {', '.join(ends['cores'])}")
         run = Run(folder, home, ends, say)
+        run.wait_for_components()
         run.replay(path, rate)
         run.settle()
         run.browse()
@@ -125,6 +127,13 @@ class Run:
 
     # The steps
 
+    def wait_for_components(self) -> None:
+        """A component is RUNNING as soon as its process is; it hears nothing before it has subscribed."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while len(self._ask("count", seconds=1.0)) < len(COMPONENTS):
+            if time.monotonic() > deadline:
+                raise UserError("the components do not answer", code="component", mend="see `foreshore logs`")
+
     def replay(self, path: Path, rate: float | None) -> None:
         """Devices publish the recorded series."""
         begun = time.monotonic()
@@ -138,22 +147,21 @@ class Run:
         took = f"{self.seconds['replay']:.1f} s ({speed:.0f}/s)"
         self.say(f"{len(reports)} devices replayed {self.counts.sent} readings in {took}")
 
-    def _ask(self, word: str) -> dict[str, dict[str, Any]]:
+    def _ask(self, word: str, seconds: float = 10.0) -> dict[str, dict[str, Any]]:
         """Send a command to the components; gives each one's own counts."""
         self._flushes += 1
         run = f"{word}-{self._flushes}"
         self._client.publish("foreshore/control", json.dumps({"command": word, "run": run}), qos=1)
-        names = ("filter", "aggregate", "alert")
         with self.changed:
-            self.changed.wait_for(lambda: all((name, run) in self.stats for name in names), 10.0)
-        return {name: self.stats[name, run] for name in names if (name, run) in self.stats}
+            self.changed.wait_for(lambda: all((name, run) in self.stats for name in COMPONENTS), seconds)
+        return {name: self.stats[name, run] for name in COMPONENTS if (name, run) in self.stats}
 
     def settle(self) -> None:
         """Wait until nothing moves any more: then close the windows, and wait again for what follows from that."""
         begun = time.monotonic()
         self._until_still(lambda: {name: stats["received"] for name, stats in self._ask("count").items()})
         stats = self._ask("flush")
-        missing = {"filter", "aggregate", "alert"} - set(stats)
+        missing = set(COMPONENTS) - set(stats)
         if missing:
             raise UserError(
                 f"no answer from {', '.join(sorted(missing))}", code="component", mend="see `foreshore logs`"
@@ -175,7 +183,7 @@ class Run:
 
     def _pending(self) -> bool:
         functions = self.status().get("functions", {})
-        return any(one.get("pending", 0) for one in functions.values() if isinstance(one, dict))
+        return any(one["async_pending"] for one in functions.values())
 
     def _downstream(self) -> object:
         return len(self.windows), len(self.alerts), self._matches(), self._invocations(), self._items()
@@ -238,7 +246,7 @@ class Run:
         return found
 
     def _matches(self) -> int:
-        return int(sum(rule["matched"] for rule in self.status()["iot"]["rules"].values()))
+        return int(sum(rule["matched"] for rule in self.status()["rules"].values()))
 
     def _invocations(self) -> int:
         return int(sum(one["invocations"] for name, one in self.status()["functions"].items() if "Ingest" in name))
@@ -329,7 +337,7 @@ class Run:
         if restarts:
             click.echo(f"  the backend was restarted {restarts} times: what it had stored before is lost")
         for name, one in status["functions"].items():
-            if isinstance(one, dict) and one.get("errors"):
+            if one["errors"]:
                 click.echo(f"  function {name} failed {one['errors']} times: see `foreshore logs --source {name}`")
         for name, number in status["core"].get("restarts", {}).items():
             if number:
