@@ -433,7 +433,7 @@ class App:
             status["functions"] = self.functions.stats()
         if self.iot is not None:
             status["iot"] = self.iot.stats()
-            status["rules"] = self.iot.engine.rules()
+            status["rules"] = self.iot.engine.stats()
         if self.core is not None:
             status["core"] = self.core.stats()
         status["distributions"] = {name: item.stats() for name, item in self.distributions.items()}

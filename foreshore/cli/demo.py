@@ -246,7 +246,7 @@ class Run:
         return found
 
     def _matches(self) -> int:
-        return int(sum(rule["matched"] for rule in self.status()["rules"].values()))
+        return int(sum(rule["fired"] for rule in self.status()["rules"].values()))
 
     def _invocations(self) -> int:
         return int(sum(one["invocations"] for name, one in self.status()["functions"].items() if "Ingest" in name))
@@ -327,8 +327,8 @@ class Run:
             result = compare(device.name, labels, times, alerts, MARGIN_ROWS)
             click.echo(
                 f"  {device.name:<22} {active} alarms; {result.found} of {result.labelled} labelled change points have a "
-                f"state change\n{'':<25}within {MARGIN_ROWS} samples; {result.unexplained} of {result.alerts} changes are "
-                "near none"
+                f"state change within {MARGIN_ROWS}\n{'':25}samples; {result.unexplained} of {result.alerts} changes "
+                "are near none"
             )
 
     def _mishaps(self) -> None:

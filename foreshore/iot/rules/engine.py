@@ -224,6 +224,10 @@ class Engine:
         """Every rule's payload, `ruleDisabled` as it is now."""
         return {name: {**r.definition.payload, "ruleDisabled": not r.enabled} for name, r in self._rules.items()}
 
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Every rule's counters and settings."""
+        return {name: live.describe() for name, live in self._rules.items()}
+
     def filters(self) -> list[str]:
         """The topic filters of the enabled rules."""
         found = (r.definition.rule.topic_filter for r in self._rules.values() if r.enabled)
