@@ -26,14 +26,26 @@ def build_host(target: Path) -> Path:
     """Write the host to `target`: a folder (the file is then `lambda_host.pyz`) or a file's path. Gives the path."""
     path = target / HOST_NAME if target.is_dir() else target
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_zip(path, _members())
+    return path
+
+
+def _write_zip(path: Path, members: dict[str, bytes]) -> None:
+    """Equal members give equal bytes. Replaces the file at once, so that no reader sees half of it."""
     partial = path.with_suffix(".partial")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in sorted(_members().items()):
+        for name, content in sorted(members.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, text)
+            archive.writestr(entry, content)
     partial.replace(path)
-    return path
+
+
+def sources(folder: Path) -> list[Path]:
+    """The files of a component's folder that are code or data, not traces of running or testing it."""
+    hidden = ("__pycache__", ".venv", ".git", ".pytest_cache")
+    found = [path for path in folder.rglob("*") if path.is_file() and not set(path.parts) & set(hidden)]
+    return sorted(path for path in found if path.suffix != ".pyc" and path.name != "README.md")
 
 
 def _members() -> dict[str, bytes]:
@@ -52,7 +64,8 @@ def prepare_project(project: Path) -> None:
     """Copy every recipe's artifacts to `<project>/.foreshore/build/artifacts/<component>/<version>/`.
 
     An artifact is found by its file name: the host is built, everything else comes from the recipe's folder,
-    `edge_components/<recipe's file name without suffix>/`. Raises UserError when one is missing.
+    `edge_components/<recipe's file name without suffix>/`; a `.zip` that is not there is made of that folder. Raises
+    UserError when one is missing.
     """
     for recipe_path in sorted((project / "recipes").glob("*.yaml")):
         recipe = read_recipe(recipe_path)
@@ -78,6 +91,11 @@ def _prepare_component(project: Path, recipe_path: Path, recipe: dict[str, Any])
             build_host(target)
             continue
         source = folder / name
+        if name.endswith(".zip") and folder.is_dir() and not source.exists():
+            _write_zip(
+                target / name, {each.relative_to(folder).as_posix(): each.read_bytes() for each in sources(folder)}
+            )
+            continue
         if not source.is_file():
             raise UserError(
                 f"artifact {name} of {recipe['ComponentName']} is not in {folder}",
