@@ -198,7 +198,7 @@ class CoreDevice:
             "components": {status.name: status.state for status in self.core.components()},
         }
 
-    def admin(self, request: Request, target: Target) -> Response:
+    def admin(self, request: Request, target: Target) -> Response | Awaitable[Response]:
         """`/_foreshore/greengrass/<thing>/…`"""
         thing, _, rest = target.path.strip("/").partition("/")
         if thing != self.project.thing:

@@ -4,6 +4,7 @@ Paths below `/_foreshore/greengrass/<thing>/`:
 
     GET  components                             every component
     GET  components/<name>                      one, with its configuration
+    GET  configuration/<name>                   its configuration alone
     POST components/<name>/{restart,stop,pause,resume}
     POST components/<name>/configuration        {"MERGE": {…}, "RESET": […]}: a local deployment of that alone
     GET  components/<name>/logs?lines=&offset=  the end of its log, or what came after an offset (bytes)
@@ -58,6 +59,8 @@ async def _route(
             details = supervisor.details(name)
             more = {"configuration": details.configuration, "reason": _reason(supervisor, name)}
             return _json({**_summary(supervisor, details), **more})
+        case "GET", ["configuration", name]:
+            return _json(supervisor.details(name).configuration)
         case "POST", ["components", name, action] if action in _ACTIONS:
             return await _act(supervisor, name, action)
         case "POST", ["components", name, "configuration"]:

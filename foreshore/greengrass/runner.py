@@ -56,9 +56,16 @@ class ComponentLog:
         self._size = path.stat().st_size
 
     def write(
-        self, level: str, event: str, message: str, contexts: Mapping[str, object], *, thread: str = "Copier"
+        self,
+        level: str,
+        event: str,
+        message: str,
+        contexts: Mapping[str, object],
+        *,
+        thread: str = "Copier",
+        shown: str = "",
     ) -> None:
-        """Append one line and hand it on."""
+        """Append one line and hand it on, as `shown` when the file's text alone would not say enough."""
         now = time.time_ns()
         line = log_line(now, level, thread, self.component, event, message, contexts).encode()
         if self._size and self._size + len(line) > self._limit:
@@ -68,7 +75,7 @@ class ComponentLog:
         self._size += len(line)
         if event in ("stdout", "stderr"):
             self.tail.append(message)
-        text = message if event in ("stdout", "stderr") else f"{event}. {message}".rstrip(". ")
+        text = message if event in ("stdout", "stderr") else shown or ". ".join(filter(None, (event, message)))
         self._emit(LogLine(now, "greengrass", self.component, level, "", text))
 
     def _rotate(self) -> None:
@@ -161,7 +168,9 @@ class Runner:
     def _note_change(self, change: Changed) -> None:
         contexts = {**self._contexts(), "currentState": change.old, "newState": change.new}
         level = "ERROR" if change.new in (State.ERRORED, State.BROKEN) else "INFO"
-        self.log.write(level, "service-set-state", change.reason, contexts, thread=f"{self.name}-lifecycle")
+        shown = f"{change.old} -> {change.new}" + (f": {change.reason}" if change.reason else "")
+        thread = f"{self.name}-lifecycle"
+        self.log.write(level, "service-set-state", change.reason, contexts, thread=thread, shown=shown)
         self._on_change(self.name, change)
 
     def _contexts(self, step: Step | None = None) -> dict[str, object]:

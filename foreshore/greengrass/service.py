@@ -42,6 +42,7 @@ from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
 from foreshore.greengrass.spooler import read_settings
 from foreshore.greengrass.static_components import StaticComponents
+from foreshore.greengrass.token_exchange import Credentials, TokenExchange
 from foreshore.http import Request, Response
 from foreshore.seams import EmitLog, EmitSpan, LogLine, Publication, Span, split_traceparent, traceparent
 
@@ -65,7 +66,6 @@ ERRORS = frozenset(
     }
 )
 FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]]
-Credentials = Callable[[], Awaitable[Mapping[str, str]]]
 
 _ids = random.Random(secrets.randbits(128))
 
@@ -110,6 +110,7 @@ class Core:
         self._span = span
         self._log = log
         self._factory = components
+        self._exchange: TokenExchange | None = None
         self._is_started = False
 
     # life
@@ -126,7 +127,12 @@ class Core:
             self._load_policies(name)
         settings = read_settings(self.configuration.document(NUCLEUS))
         self.cloud = CloudProxy(self._link, self.root / "work" / NUCLEUS / "spooler.db", settings, self.say)
-        self.lifecycle: Components = (self._factory or StaticComponents)(self._context())
+        environment: dict[str, str] = {}
+        if self.credentials is not None:
+            self._exchange = TokenExchange(self.credentials, self.tokens.component_of)
+            await self._exchange.start()
+            environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = self._exchange.url
+        self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
         self._server = Server(
             Api(SERVICE, PREFIX, OPERATIONS, ERRORS, "ServiceError"),
             self,
@@ -147,12 +153,14 @@ class Core:
         self._is_started = False
         await self.lifecycle.stop()
         await self._server.stop()
+        if self._exchange is not None:
+            await self._exchange.stop()
         await self.cloud.stop()
         self._unwatch()
         self._journal.close()
         self.ipc_socket.unlink(missing_ok=True)
 
-    def _context(self) -> CoreContext:
+    def _context(self, environment: dict[str, str]) -> CoreContext:
         return CoreContext(
             root=self.root,
             thing=self.thing,
@@ -166,6 +174,7 @@ class Core:
             validations=self.validations,
             span=self._span,
             log=self._log,
+            environment=environment,
         )
 
     def _authenticate(self, headers: Mapping[str, object], payload: bytes) -> tuple[str, Sequence[Header]] | None:
@@ -294,8 +303,14 @@ class Core:
         """Queue a local deployment; its id."""
         return await self.lifecycle.create_local_deployment(request)
 
-    def admin(self, request: Request) -> Response:
-        """The console's and CLI's requests about this core: GET /components, /deployments, /configuration/<name>."""
+    def admin(self, request: Request) -> Response | Awaitable[Response]:
+        """The console's and CLI's requests about this core: GET /components, /deployments, /configuration/<name>.
+
+        A lifecycle with an `admin` of its own (supervisor.py) answers them, and more.
+        """
+        own: Callable[[Request], Awaitable[Response]] | None = getattr(self.lifecycle, "admin", None)
+        if own is not None:
+            return own(request)
         path = request.path.strip("/").split("/")
         if request.method != "GET":
             raise NotEmulated(f"{request.method} on a core's administration")
