@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import click
 
+from foreshore.cli.from_lambda import command as from_lambda
 from foreshore.cli.running import endpoints
 from foreshore.errors import UserError
 
@@ -76,6 +77,8 @@ def _edge(ctx: click.Context) -> Edge:
     edge: Edge = ctx.obj["edge"]()
     return edge
 
+
+command.add_command(from_lambda)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
