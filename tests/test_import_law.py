@@ -12,7 +12,8 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 # The shells: the only modules of a room that do I/O, ask the clock or draw random numbers.
 SHELLS = {
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
-    "iot/rules/actions/batches.py", "iot/rules/ambient.py", "iot/rules/engine.py",
+    "iot/authority.py", "iot/service.py",
+    "iot/rules/actions/batches.py", "iot/rules/actions/kafka.py", "iot/rules/ambient.py", "iot/rules/engine.py",
     "iot/rules/lookups.py",
     "simulate/fleet.py", "simulate/identities.py",
 }  # fmt: skip

@@ -32,7 +32,7 @@ def _pi_decimal(count: int) -> list[int]:
     unity = 10 ** (count + 10)
 
     def arccot(x: int) -> int:
-        term = unity // x
+        term: int = unity // x
         total, n, sign, square = term, 3, -1, x * x
         while term:
             term //= square
@@ -40,8 +40,8 @@ def _pi_decimal(count: int) -> list[int]:
             sign, n = -sign, n + 2
         return total
 
-    pi = 4 * (4 * arccot(5) - arccot(239)) // 10**10
-    text = []
+    pi: int = 4 * (4 * arccot(5) - arccot(239)) // 10**10
+    text: list[int] = []
     for _ in range(count):
         pi, digit = divmod(pi, 10)
         text.append(digit)

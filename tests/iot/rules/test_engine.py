@@ -98,7 +98,8 @@ def test_a_matching_rule_invokes_a_function_asynchronously_with_its_trace() -> N
 def test_republish_renders_topic_and_headers_and_drops_the_escape() -> None:
     headers = {
         "contentType": "application/json", "payloadFormatIndicator": "UTF8_DATA", "messageExpiry": "${30 + 30}",
-        "responseTopic": "${topic()}/reply", "correlationData": "aGk=", "userProperties": [{"key": "k", "value": "${v}"}],
+        "responseTopic": "${topic()}/reply", "correlationData": "aGk=",
+        "userProperties": [{"key": "k", "value": "${v}"}],
     }  # fmt: skip
 
     async def work(harness: Harness) -> None:
@@ -176,7 +177,8 @@ def test_a_failed_action_becomes_aws_s_document_for_the_error_action() -> None:
     assert failure["failedAction"] == "LambdaAction" and failure["failedResource"].endswith(":f")
     assert "ResourceNotFoundException" in failure["errorMessage"]
     assert document == {
-        "ruleName": "r", "topic": "a", "clientId": "d1", "sourceIp": "10.0.0.1", "base64OriginalPayload": "eyJ2IjoxfQ==",
+        "ruleName": "r", "topic": "a", "clientId": "d1", "sourceIp": "10.0.0.1",
+        "base64OriginalPayload": "eyJ2IjoxfQ==",
     }  # fmt: skip
 
 
