@@ -12,6 +12,7 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 # The shells: the only modules of a room that do I/O, ask the clock or draw random numbers.
 SHELLS = {
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
+    "greengrass/cloud_proxy.py", "greengrass/effective_configuration.py", "greengrass/server.py", "greengrass/service.py",
     "iot/authority.py", "iot/service.py",
     "iot/rules/actions/batches.py", "iot/rules/actions/kafka.py", "iot/rules/ambient.py", "iot/rules/engine.py",
     "iot/rules/lookups.py",
