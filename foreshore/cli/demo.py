@@ -253,7 +253,7 @@ class Run:
 
     def _items(self) -> int:
         """Scan the table with COUNT, page by page."""
-        table = self.status()["stacks"]["cloud-functions"]["ReadingsTableName"]
+        table = self.status()["stacks"]["cloud-functions"]["TableName"]
         total, start = 0, None
         while True:
             body = {"TableName": table, "Select": "COUNT", **({"ExclusiveStartKey": start} if start else {})}
@@ -327,8 +327,8 @@ class Run:
             result = compare(device.name, labels, times, alerts, MARGIN_ROWS)
             click.echo(
                 f"  {device.name:<22} {active} alarms; {result.found} of {result.labelled} labelled change points have a "
-                f"state change within {MARGIN_ROWS}\n{'':25}samples; {result.unexplained} of {result.alerts} changes "
-                "are near none"
+                f"state change within {MARGIN_ROWS} samples;\n{'':25}{result.unexplained} of {result.alerts} changes are "
+                "near none"
             )
 
     def _mishaps(self) -> None:

@@ -53,7 +53,7 @@ def kill(edge, words):
 
 
 def test_the_backend_comes_back_with_the_templates_resources(own_edge):
-    table = status(own_edge)["stacks"]["cloud-functions"]["ReadingsTableName"]
+    table = status(own_edge)["stacks"]["cloud-functions"]["TableName"]
     kill(own_edge, "ministack")
     until(lambda: status(own_edge)["backend"]["restarts"] == 1 and status(own_edge)["backend"]["up"])
     until(lambda: logged(own_edge, "the backend is up again"))
@@ -75,8 +75,11 @@ def test_a_component_is_started_again(own_edge):
 def test_a_lambda_worker_is_replaced(own_edge):
     functions = own_edge.boto3("lambda")
     name = next(f["FunctionName"] for f in functions.list_functions()["Functions"] if "Api" in f["FunctionName"])
-    event = json.dumps({"version": "2.0", "rawPath": "/windows", "headers": {}, "rawQueryString": "", "routeKey": "GET /windows",
-                        "requestContext": {"http": {"method": "GET", "path": "/windows"}, "stage": "$default"}})  # fmt: skip
+    context = {"http": {"method": "GET", "path": "/windows"}, "stage": "$default"}
+    event = json.dumps(
+        {"version": "2.0", "rawPath": "/windows", "headers": {}, "rawQueryString": "", "routeKey": "GET /windows",
+         "requestContext": context}
+    )  # fmt: skip
     assert "FunctionError" not in functions.invoke(FunctionName=name, Payload=event)
     workers = status(own_edge)["functions"][name]["workers"]
     assert workers
