@@ -117,6 +117,18 @@ def _wildcard(resource: str, at: int, char: str) -> str:
     return "[^/]*" if starts and (ends or resource[at + 1] == "/") else re.escape(char)
 
 
+def interpolate(value: object, variables: Mapping[str, str]) -> object:
+    """A policy document with recipe variables such as `{iot:thingName}` replaced in every text."""
+    if isinstance(value, Mapping):
+        return {key: interpolate(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [interpolate(item, variables) for item in value]
+    if isinstance(value, str):
+        for name, text in variables.items():
+            value = value.replace(name, text)
+    return value
+
+
 def denial(component: str, service: str, operation: str, resource: str | None) -> str:
     """AWS's words for a refusal; `operation` without its prefix."""
     shown = "null" if resource is None else resource

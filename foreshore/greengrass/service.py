@@ -18,7 +18,7 @@ import orjson
 
 from foreshore.errors import NotEmulated, UserError
 from foreshore.greengrass import rpc
-from foreshore.greengrass.authorization import Authorization
+from foreshore.greengrass.authorization import Authorization, interpolate
 from foreshore.greengrass.cloud_link import CloudLink
 from foreshore.greengrass.cloud_proxy import CloudProxy
 from foreshore.greengrass.components import (
@@ -35,6 +35,7 @@ from foreshore.greengrass.components import (
 )
 from foreshore.greengrass.configuration import Change, Configuration
 from foreshore.greengrass.configuration_journal import ConfigurationJournal
+from foreshore.greengrass.effective_configuration import EffectiveConfiguration
 from foreshore.greengrass.eventstream import STRING, Header
 from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
@@ -110,7 +111,8 @@ class Core:
         self._span = span
         self._log = log
         self._factory = components
-        self._exchange: TokenExchange | None = None
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+        self._closers: list[Callable[[], None]] = []
         self._is_started = False
 
     # life
@@ -119,20 +121,45 @@ class Core:
         """Load what is durable, listen, then start the components. Raises UserError when the root can't be used."""
         if self._is_started:
             return
+        self._is_started = True
+        try:
+            self._open_state()
+            environment = await self._start_exchange()
+            self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
+            await self._listen()
+            self.cloud.start()
+            await self.lifecycle.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _open_state(self) -> None:
         is_lite = self.profile == "lite"
-        self._journal = ConfigurationJournal(self.root / "config" / "config.db", case_sensitive=is_lite)
-        self.configuration = Configuration(case_sensitive=is_lite, journal=self._journal, trees=self._journal.load())
-        self._unwatch = self.configuration.watch_all(self._on_configuration)
+        journal = ConfigurationJournal(self.root / "config" / "config.db", case_sensitive=is_lite)
+        self._closers.append(journal.close)
+        self.configuration = Configuration(case_sensitive=is_lite, journal=journal, trees=journal.load())
+        self._closers.append(self.configuration.watch_all(self._on_configuration))
         for name in self.configuration.components():
             self._load_policies(name)
         settings = read_settings(self.configuration.document(NUCLEUS))
         self.cloud = CloudProxy(self._link, self.root / "work" / NUCLEUS / "spooler.db", settings, self.say)
-        environment: dict[str, str] = {}
-        if self.credentials is not None:
-            self._exchange = TokenExchange(self.credentials, self.tokens.component_of)
-            await self._exchange.start()
-            environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = self._exchange.url
-        self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
+        self._stops.append(self.cloud.stop)
+        self._effective = EffectiveConfiguration(
+            self.root / "config" / "effectiveConfig.yaml", self._effective_document
+        )
+        self._closers.append(self._effective.close)
+
+    async def _start_exchange(self) -> dict[str, str]:
+        """Serve credentials, if we were given any; what components see of it."""
+        if self.credentials is None:
+            return {}
+        exchange = TokenExchange(self.credentials, self.tokens.component_of)
+        await exchange.start()
+        self._stops.append(exchange.stop)
+        return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": exchange.url}
+
+    async def _listen(self) -> None:
+        is_lite = self.profile == "lite"
         self._server = Server(
             Api(SERVICE, PREFIX, OPERATIONS, ERRORS, "ServiceError"),
             self,
@@ -142,23 +169,19 @@ class Core:
             say=self.say,
         )
         await self._server.start_unix(self.ipc_socket)
-        self._is_started = True
-        self.cloud.start()
-        await self.lifecycle.start()
+        self._closers.append(lambda: self.ipc_socket.unlink(missing_ok=True))
+        self._stops.append(self._server.stop)
+        self._stops.append(self.lifecycle.stop)
 
     async def stop(self) -> None:
         """Stop the components, then the rest."""
         if not self._is_started:
             return
         self._is_started = False
-        await self.lifecycle.stop()
-        await self._server.stop()
-        if self._exchange is not None:
-            await self._exchange.stop()
-        await self.cloud.stop()
-        self._unwatch()
-        self._journal.close()
-        self.ipc_socket.unlink(missing_ok=True)
+        while self._stops:
+            await self._stops.pop()()
+        while self._closers:
+            self._closers.pop()()
 
     def _context(self, environment: dict[str, str]) -> CoreContext:
         return CoreContext(
@@ -193,7 +216,14 @@ class Core:
             return name, [Header("svcuid", STRING, self.tokens.issue(name))]
         return None
 
+    def _effective_document(self) -> dict[str, object]:
+        services = {
+            name: {"configuration": self.configuration.document(name)} for name in self.configuration.components()
+        }
+        return {"system": {"rootpath": str(self.root), "thingName": self.thing}, "services": services}
+
     def _on_configuration(self, change: Change) -> None:
+        self._effective.changed()
         if not change.path or change.path[0].lower() == "accesscontrol":
             self._load_policies(change.component)
 
@@ -202,9 +232,16 @@ class Core:
             policies = self.configuration.get(component, ("accessControl",))
         except KeyError:
             policies = None
+        if self._interpolates():
+            policies = interpolate(policies, {"{iot:thingName}": self.thing})
         for finding in self.authorization.load(component, policies):
             where = ".".join(part for part in (finding.service, finding.policy) if part)
             self.say(component, "ERROR", f"accessControl {where} skipped: {finding.reason}")
+
+    def _interpolates(self) -> bool:
+        """Lite replaces recipe variables in policies; classic only when the nucleus is told to (nucleus, #1366)."""
+        setting = self.configuration.document(NUCLEUS).get("interpolateComponentConfiguration")
+        return self.profile == "lite" or str(setting).lower() == "true"
 
     # local publish/subscribe
 
