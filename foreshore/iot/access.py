@@ -214,7 +214,9 @@ class PolicyAccess:
     def _refresh(self, identity: Identity) -> None:
         identity.generation = self._generation
         identity.decisions.clear()
-        thing = self._registry.thing_of(identity.principal_arn, identity.client_id) if identity.principal_arn else None
+        thing = None
+        if identity.principal_arn:
+            thing = self._registry.thing_of(identity.principal_arn, identity.client_id)
         identity.thing = thing["thingName"] if thing else None
         identity.exclusive_thing = self._exclusive(identity)
         describe_thing(identity.context, thing)

@@ -25,11 +25,14 @@ from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.http import Request, Response, Server
 from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.authority import Authority, certificate_id, write_private
+from foreshore.iot.authorizers import Authorizers
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.control import Authorization, Part, service_of
 from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
+from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps
+from foreshore.iot.indexing import FleetIndex
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.policy_resources import PolicyResources
@@ -102,6 +105,13 @@ class IotCore:
         self.settings = Settings(ground, self.tags, self.endpoint)
         self.authorization = Authorization(self.certificates, self.policies, self.registry, self.arns)
         self.access = PolicyAccess(self.certificates, self.policies, self.registry, self.arns)
+        self.index = FleetIndex(ground, self.registry, lambda: self.presence)
+        self.groups = self.index.groups = ThingGroups(ground, self.tags, self.registry, self.index.thing)
+        self.billing_groups = BillingGroups(ground, self.tags, self.registry)
+        self.policies.groups_of = self.groups.all_of
+        self.policies.parents_of = self.groups.parents_of
+        self.authorizers = Authorizers(ground, self.tags, self.access, self._invoke)
+        self.access.authorize = self.authorizers.authorize
         self.certificates.trust = self._trust
         self.certificates.on_registered = self._certificate_registered
 
@@ -165,6 +175,10 @@ class IotCore:
             self.certificates,
             self.policies,
             self.registry,
+            self.groups,
+            self.billing_groups,
+            self.index,
+            self.authorizers,
             self.rules,
             self.role_aliases,
             self.settings,

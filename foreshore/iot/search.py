@@ -1,0 +1,258 @@
+"""The query language of fleet indexing: parse a query once, then ask it of documents. Pure.
+
+Terms are `field:value` and bare values (any field of the thing's name, type, groups or attributes), joined by AND, OR,
+NOT and parentheses; terms beside each other are joined by AND. A value may hold `*` and `?`, stand in quotes, or be a
+range: `[a TO b]`, `{a TO b}`, `>a`, `>=a`, `<a`, `<=a`. Numbers are compared as numbers. Several values of one field
+go in parentheses: `thingName:(a b)`, joined by OR.
+
+Fields are paths into a document: `thingName`, `attributes.floor`, `shadow.reported.temperature`,
+`shadow.name.<name>.reported.x`, `connectivity.connected`, `thingGroupNames`.
+
+Source: AWS IoT developer guide, "Query syntax" and "Example thing queries".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from foreshore.errors import AwsError
+
+Document = Mapping[str, Any]
+Query = Callable[[Document], bool]
+
+MAX_TERMS = 12
+"""Query terms of one query (AWS IoT fleet indexing quotas)."""
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<open>\() | (?P<close>\)) |
+        (?P<range>[\[{][^\]}]*[\]}]) |
+        (?P<quoted>"(?:\\.|[^"\\])*") |
+        (?P<colon>:) |
+        (?P<word>(?:\\.|[^\s():"\[\]{}])+)
+    )""",
+    re.VERBOSE,
+)
+_BARE_FIELDS = ("thingName", "thingTypeName", "thingGroupNames", "thingGroupName", "attributes")
+
+
+def _broken(text: str) -> AwsError:
+    return AwsError("InvalidQueryException", f"The query is not valid: {text}", 400)
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    found = []
+    position = 0
+    text = text.rstrip()
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise _broken(f"unexpected {text[position:].strip()[:10]!r} at column {position + 1}")
+        kind = match.lastgroup or ""
+        found.append((kind, match[kind]))
+        position = match.end()
+    return found
+
+
+@dataclass(slots=True)
+class _Parser:
+    tokens: list[tuple[str, str]]
+    position: int = 0
+    terms: int = 0
+
+    def peek(self) -> tuple[str, str]:
+        return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
+
+    def take(self) -> tuple[str, str]:
+        token = self.peek()
+        self.position += 1
+        return token
+
+    def is_word(self, word: str) -> bool:
+        return self.peek() == ("word", word)
+
+    def any_of(self) -> Query:
+        parts = [self.all_of()]
+        while self.is_word("OR"):
+            self.take()
+            parts.append(self.all_of())
+        return parts[0] if len(parts) == 1 else lambda document: any(part(document) for part in parts)
+
+    def all_of(self) -> Query:
+        parts = [self.negation()]
+        while self.peek()[0] not in ("end", "close") and not self.is_word("OR"):
+            if self.is_word("AND"):
+                self.take()
+            parts.append(self.negation())
+        return parts[0] if len(parts) == 1 else lambda document: all(part(document) for part in parts)
+
+    def negation(self) -> Query:
+        if self.is_word("NOT"):
+            self.take()
+            inner = self.negation()
+            return lambda document: not inner(document)
+        if self.peek()[0] == "word" and self.peek()[1].startswith("-") and len(self.peek()[1]) > 1:
+            self.tokens[self.position] = ("word", self.peek()[1][1:])
+            inner = self.primary()
+            return lambda document: not inner(document)
+        return self.primary()
+
+    def primary(self) -> Query:
+        kind, text = self.take()
+        if kind == "open":
+            inner = self.any_of()
+            if self.take()[0] != "close":
+                raise _broken("a parenthesis is not closed")
+            return inner
+        if kind not in ("word", "quoted"):
+            raise _broken("a term is missing" if kind == "end" else f"unexpected {text!r}")
+        if kind == "word" and self.peek()[0] == "colon":
+            self.take()
+            return self.field(_unescape(text))
+        self.count()
+        test = _text_test(text, kind == "quoted")
+        return lambda document: any(test(value) for name in _BARE_FIELDS for value in values_at(document, name))
+
+    def field(self, name: str) -> Query:
+        kind, text = self.take()
+        if kind == "open":
+            tests = []
+            while self.peek()[0] != "close":
+                if self.peek()[0] == "end":
+                    raise _broken("a parenthesis is not closed")
+                if self.is_word("OR"):
+                    self.take()
+                    continue
+                tests.append(self.value(*self.take()))
+            self.take()
+        elif kind in ("word", "quoted", "range"):
+            tests = [self.value(kind, text)]
+        else:
+            raise _broken(f"{name}: has no value")
+        return lambda document: any(test(value) for value in values_at(document, name) for test in tests)
+
+    def value(self, kind: str, text: str) -> Callable[[Any], bool]:
+        self.count()
+        if kind == "range":
+            return _range_test(text)
+        if kind == "word":
+            for sign in (">=", "<=", ">", "<"):
+                if text.startswith(sign):
+                    return _compare_test(sign, text[len(sign) :])
+        return _text_test(text, kind == "quoted")
+
+    def count(self) -> None:
+        self.terms += 1
+        if self.terms > MAX_TERMS:
+            raise _broken(f"more than {MAX_TERMS} terms")
+
+
+def parse_query(text: str) -> Query:
+    """Parse a query. Raises AwsError InvalidQueryException."""
+    if text.strip() == "*":
+        return lambda document: True
+    parser = _Parser(_tokens(text))
+    if not parser.tokens:
+        raise _broken("it is empty")
+    query = parser.any_of()
+    if parser.peek()[0] != "end":
+        raise _broken(f"unexpected {parser.peek()[1]!r}")
+    return query
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _text_test(text: str, quoted: bool) -> Callable[[Any], bool]:
+    body = text[1:-1] if quoted else text
+    if quoted or not re.search(r"(?<!\\)[*?]", body):
+        wanted = _unescape(body)
+        number = _number(wanted)
+        return lambda value: (
+            as_text(value) == wanted
+            or (number is not None and not isinstance(value, bool) and _number(value) == number)
+        )
+    pattern = re.sub(
+        r"\\(.)|([*?])|(.)", lambda m: {"*": ".*", "?": "."}[m[2]] if m[2] else re.escape(m[1] or m[3]), body
+    )
+    compiled = re.compile(pattern, re.DOTALL)
+    return lambda value: compiled.fullmatch(as_text(value)) is not None
+
+
+def as_text(value: Any) -> str:
+    """A value as the index holds it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _ordered(value: Any, bound: str) -> int | None:
+    """-1, 0 or 1 as value stands to the bound; numbers as numbers, else as text."""
+    number, limit = _number(value), _number(bound)
+    if number is not None and limit is not None:
+        return (number > limit) - (number < limit)
+    if limit is not None or isinstance(value, (bool, int, float)):
+        return None
+    text = as_text(value)
+    return (text > bound) - (text < bound)
+
+
+def _compare_test(sign: str, bound: str) -> Callable[[Any], bool]:
+    if not bound:
+        raise _broken(f"{sign} has no number")
+    allowed = {">": (1,), ">=": (0, 1), "<": (-1,), "<=": (-1, 0)}[sign]
+    return lambda value: _ordered(value, bound) in allowed
+
+
+def _range_test(text: str) -> Callable[[Any], bool]:
+    parts = re.fullmatch(r"([\[{])\s*(\S+)\s+TO\s+(\S+?)\s*([\]}])", text)
+    if parts is None:
+        raise _broken(f"{text} is no range")
+    opening, low, high, closing = parts.groups()
+    above = (0, 1) if opening == "[" else (1,)
+    below = (0, -1) if closing == "]" else (-1,)
+
+    def test(value: Any) -> bool:
+        return (low == "*" or _ordered(value, low) in above) and (high == "*" or _ordered(value, high) in below)
+
+    return test
+
+
+def values_at(document: Any, path: str) -> Iterator[Any]:
+    """Every scalar at a dotted path, and under it; arrays are looked through. Keys may hold dots themselves."""
+    if isinstance(document, Mapping):
+        if path in document:
+            yield from _scalars(document[path])
+        position = path.find(".")
+        while position >= 0:
+            head = path[:position]
+            if head in document:
+                yield from values_at(document[head], path[position + 1 :])
+            position = path.find(".", position + 1)
+    elif isinstance(document, Sequence) and not isinstance(document, str):
+        for item in document:
+            yield from values_at(item, path)
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _scalars(item)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from _scalars(item)
+    elif value is not None:
+        yield value
