@@ -25,12 +25,27 @@ def die_with_parent() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells of the end of the process itself: `Process.wait` also waits for whoever still holds its pipes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=65536, loop=loop)
+        self.ended = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.ended.set()
+
+
 class Child:
     """One running child. `on_line(stream, text)` gets each output line, `on_exit(returncode)` the end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, note: Path | None) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport, note: Path | None
+    ) -> None:
         self.process = process
         self.pid = process.pid
+        self._transport = transport
         self._note = note
         self._tasks: list[asyncio.Task[None]] = []
         self.exited = asyncio.Event()
@@ -47,6 +62,19 @@ class Child:
         except ProcessLookupError:
             pass
 
+    @property
+    def group_lives(self) -> bool:
+        """Whether any process of the group is left: a daemon may outlive its leader."""
+        if self.process.returncode is None:
+            return True
+        if _start_time(self.pid):
+            return False  # Another process has the pid now, so the group had ended.
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     async def stop(self, grace_s: float = 5.0) -> None:
         """SIGTERM the group, wait at most `grace_s` seconds, then SIGKILL what is left of it."""
         if self.process.returncode is None:
@@ -55,8 +83,13 @@ class Child:
                 await asyncio.wait_for(self.exited.wait(), grace_s)
             except TimeoutError:
                 pass
-        self.signal(signal.SIGKILL)
+        if self.group_lives:
+            self.signal(signal.SIGKILL)
         await self.exited.wait()
+        await asyncio.wait(self._tasks, timeout=0.5)
+        self._transport.close()
+        if self._note is not None:
+            self._note.unlink(missing_ok=True)
 
 
 async def spawn(
@@ -69,10 +102,16 @@ async def spawn(
     run_folder: Path | None = None,
     stdin: int = asyncio.subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
+    leaves_daemons: bool = False,
 ) -> Child:
-    """Start a child. Output is read line by line (a line is cut at 64 KiB) until end of file."""
+    """Start a child. Output is read line by line (a line is cut at 64 KiB) until end of file.
+
+    With `leaves_daemons`, what it leaves in its group is still read after its own end, and noted until `stop`.
+    """
     pipe = asyncio.subprocess.PIPE if on_line else asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.subprocess_exec(
+        lambda: _Protocol(loop),
         *argv,
         env=dict(env) if env is not None else None,
         cwd=cwd,
@@ -83,14 +122,14 @@ async def spawn(
         preexec_fn=die_with_parent if sys.platform == "linux" else None,
         pass_fds=tuple(pass_fds),
     )
-    note = _write_note(run_folder, process.pid)
-    child = Child(process, note)
+    process = asyncio.subprocess.Process(transport, protocol, loop)
+    child = Child(process, transport, _write_note(run_folder, process.pid))
     readers = []
     if on_line is not None:
         for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
             if stream is not None:
                 readers.append(asyncio.ensure_future(_read_lines(name, stream, on_line)))
-    child._tasks = [*readers, asyncio.ensure_future(_watch(child, readers, on_exit))]
+    child._tasks = [*readers, asyncio.ensure_future(_watch(child, protocol.ended, readers, on_exit, leaves_daemons))]
     return child
 
 
@@ -106,14 +145,23 @@ async def _read_lines(name: str, stream: asyncio.StreamReader, on_line: Callable
         on_line(name, pending.decode("utf-8", "replace"))
 
 
-async def _watch(child: Child, readers: list[asyncio.Task[None]], on_exit: Callable[[int], None] | None) -> None:
-    code = await child.process.wait()
+async def _watch(
+    child: Child,
+    ended: asyncio.Event,
+    readers: list[asyncio.Task[None]],
+    on_exit: Callable[[int], None] | None,
+    leaves_daemons: bool,
+) -> None:
+    await ended.wait()
+    code = child.process.returncode or 0
     if readers:
         # A grandchild may hold the pipe open; what the child itself wrote is already in it.
-        await asyncio.wait(readers, timeout=0.5)
+        await asyncio.wait(readers, timeout=0.05 if leaves_daemons else 0.5)
+    if not leaves_daemons:
         for reader in readers:
             reader.cancel()
-    if child._note is not None:
+        child._transport.close()
+    if child._note is not None and not (leaves_daemons and child.group_lives):
         child._note.unlink(missing_ok=True)
     child.exited.set()
     if on_exit is not None:

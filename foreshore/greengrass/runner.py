@@ -222,13 +222,15 @@ class Runner:
             else:
                 ended.append(code)
 
-        child = await self._spawn(step, environment, on_exit)
+        child = await self._spawn(step, environment, on_exit, leaves_daemons=name == "startup")
         self.children.append(child)
         started = True
         if ended:
             asyncio.get_running_loop().call_soon(self._ended, name, run, step, ended[0])
 
-    async def _spawn(self, step: Step, environment: dict[str, str], on_exit: Callable[[int], None]) -> Child:
+    async def _spawn(
+        self, step: Step, environment: dict[str, str], on_exit: Callable[[int], None], *, leaves_daemons: bool = False
+    ) -> Child:
         def on_line(stream: str, text: str) -> None:
             self.log.write("INFO" if stream == "stdout" else "WARN", stream, text.rstrip(), self._contexts(step))
 
@@ -240,10 +242,11 @@ class Runner:
             on_line=on_line,
             on_exit=on_exit,
             run_folder=self._run_folder,
+            leaves_daemons=leaves_daemons,
         )
 
     def _ended(self, name: str, run: int, step: Step, code: int) -> None:
-        self.children = [child for child in self.children if child.returncode is None]
+        self.children = [child for child in self.children if child.group_lives]
         timer = self._timers.pop((name, run), None)
         if timer is not None:
             timer.cancel()
@@ -288,7 +291,7 @@ class Runner:
             self._signal(signal.SIGCONT)
             self.paused = False
         children, self.children = self.children, []
-        await asyncio.gather(*(child.stop(GRACE_S) for child in children))
+        await asyncio.gather(*(_stop(child) for child in children))
 
     # what the core asks
 
@@ -359,6 +362,16 @@ class Runner:
             await asyncio.wait(list(self._tasks))
         self._on_change = previous
         self.log.close()
+
+
+async def _stop(child: Child) -> None:
+    """End a child, or the daemons that a Startup step left; they too are asked before they are killed."""
+    if child.returncode is not None:
+        child.signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while child.group_lives and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+    await child.stop(GRACE_S)
 
 
 def _signal_name(code: int) -> str:

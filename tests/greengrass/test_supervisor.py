@@ -228,3 +228,20 @@ def test_update_state_and_pause(tmp_path: Path) -> None:
         await bench.until(lambda: bench.state("slow") == State.STARTING)
 
     run(tmp_path, work)
+
+
+def test_daemons_of_a_startup_step_are_heard_and_ended(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        daemon = "(echo daemon-up; trap 'echo daemon-down; exit' TERM; while :; do sleep 0.05; done) & echo forked $!"
+        bench.recipe("app", startup=daemon)
+        await bench.deploy(app="1.0.0")
+        await bench.until(lambda: "stdout. daemon-up" in bench.text("app"))
+        assert bench.state("app") == "RUNNING"
+        forked = int(bench.text("app").partition("stdout. forked ")[2].partition(".")[0])
+        await bench.supervisor.stop_component("app")
+        await bench.until(lambda: bench.state("app") == "FINISHED")
+        await bench.until(lambda: "stdout. daemon-down" in bench.text("app"))
+        with pytest.raises(ProcessLookupError):
+            os.kill(forked, 0)
+
+    run(tmp_path, work)
