@@ -197,7 +197,7 @@ class Session(asyncio.Protocol):
         if prepared.event is not None:
             self._hold(stream_id, prepared)
         reply = prepared.operation.handle(call)
-        if isinstance(reply, Mapping):
+        if isinstance(reply, dict):
             self._answer(prepared, stream_id, reply)
             return
         stream = self._streams.get(stream_id) or self._hold(stream_id, prepared)

@@ -71,6 +71,15 @@ FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any
 _ids = random.Random(secrets.randbits(128))
 
 
+def _step(text: str | None) -> tuple[str, str, str]:
+    """(trace id, parent span id, a new span id) for a message that came with a traceparent, or with none."""
+    ids = split_traceparent(text) if text else None
+    if ids is not None:
+        return ids[0], ids[1], f"{_ids.getrandbits(64) | 1:016x}"
+    both = f"{_ids.getrandbits(192) | 1 << 64 | 1:048x}"
+    return both[:32], "", both[32:]
+
+
 class Core:
     """A core device. `fetch_secret(id, version id, stage)` gives Secrets Manager's answer, `credentials()` the token
     exchange's `{AccessKeyId, SecretAccessKey, Token, Expiration}`."""
@@ -250,9 +259,7 @@ class Core:
     ) -> None:
         """Publish to the local subscribers and record the span."""
         start = time.time_ns()
-        ids = split_traceparent(traceparent) if traceparent else None
-        trace_id, parent = ids if ids is not None else (f"{_ids.getrandbits(128) | 1:032x}", "")
-        span_id = f"{_ids.getrandbits(64) | 1:016x}"
+        trace_id, parent, span_id = _step(traceparent)
         delivered = 0
         if self.pubsub.subscribers(topic):
             event = orjson.dumps({member: {"message": body, "context": {"topic": topic}}})
@@ -288,9 +295,7 @@ class Core:
     def publish_to_cloud(self, publication: Publication, source: str) -> None:
         """Keep a message for IoT Core and record the span. Raises AwsError when it can't be kept."""
         start = time.time_ns()
-        ids = split_traceparent(publication.traceparent)
-        trace_id, parent = ids if ids is not None else (f"{_ids.getrandbits(128) | 1:032x}", "")
-        span_id = f"{_ids.getrandbits(64) | 1:016x}"
+        trace_id, parent, span_id = _step(publication.traceparent)
         publication.traceparent = traceparent(trace_id, span_id)
         name = f"PublishToIoTCore {publication.topic}"
         kept = False

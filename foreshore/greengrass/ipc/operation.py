@@ -13,7 +13,7 @@ from foreshore.greengrass.configuration import Configuration
 from foreshore.greengrass.pubsub import LocalMessage, PubSub
 from foreshore.seams import Publication
 
-Reply = Mapping[str, object]
+Reply = dict[str, object]
 Request = dict[str, Any]
 EMPTY: Reply = {}
 
@@ -212,31 +212,31 @@ class Operation(NamedTuple):
 
 def complaint(members: Members, request: Mapping[str, object]) -> str | None:
     """What is wrong with a request's members, or None. A null member counts as absent; unknown ones are ignored."""
-    for name, member in members.items():
+    for name, (complain, required) in members.items():
         value = request.get(name)
         if value is None:
-            if member.required:
+            if required:
                 return f"{name} is required"
             continue
-        wrong = member.complain(value)
+        wrong = complain(value)
         if wrong is not None:
             return f"{name} {wrong}"
     return None
 
 
-def _kind(types: type | tuple[type, ...], label: str) -> Callable[[object], str | None]:
+def _kind(label: str, *types: type) -> Callable[[object], str | None]:
+    # JSON gives exactly these types, so a bool is no number here.
     def complain(value: object) -> str | None:
-        fits = isinstance(value, types) and (types is bool or not isinstance(value, bool))
-        return None if fits else label
+        return None if type(value) in types else label
 
     return complain
 
 
-text = _kind(str, "must be a string")
-boolean = _kind(bool, "must be a boolean")
-number = _kind((int, float), "must be a number")
-integer = _kind(int, "must be an integer")
-mapping = _kind(dict, "must be a map")
+text = _kind("must be a string", str)
+boolean = _kind("must be a boolean", bool)
+number = _kind("must be a number", int, float)
+integer = _kind("must be an integer", int)
+mapping = _kind("must be a map", dict)
 
 
 def texts(value: object) -> str | None:
