@@ -180,6 +180,9 @@ class Parser:
         if following.text == "*":
             after = self._peek(following)
             return after.kind == "end" or after.word in _CLAUSES or after.text in (".", ",", ")")
+        if following.text == "-":
+            # `SELECT VALUE -x` against `SELECT value - x`: the spaces tell.
+            return self.token.end < following.start and not self.text[following.end : following.end + 1].isspace()
         return following.text in ("(", "[", "{")
 
     def _item(self, *, named: bool = True) -> syntax.Item:
