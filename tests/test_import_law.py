@@ -13,9 +13,15 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 SHELLS = {
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
     "greengrass/cloud_proxy.py", "greengrass/effective_configuration.py", "greengrass/server.py", "greengrass/service.py",
+    "greengrass/admin.py", "greengrass/artifacts.py", "greengrass/deployer.py", "greengrass/processes.py",
+    "greengrass/recipe_store.py", "greengrass/runner.py", "greengrass/supervisor.py", "greengrass/watcher.py",
     "iot/authority.py", "iot/service.py",
     "iot/rules/actions/batches.py", "iot/rules/actions/kafka.py", "iot/rules/ambient.py", "iot/rules/engine.py",
     "iot/rules/lookups.py",
+    "functions/async_invokes.py", "functions/aws.py", "functions/code_watch.py", "functions/environments.py",
+    "functions/event_sources.py", "functions/invocations.py", "functions/lambda_api.py", "functions/service.py",
+    "functions/store.py", "functions/worker/client.py", "functions/worker/context.py", "functions/worker/zygote.py",
+    "functions/workers.py",
     "simulate/fleet.py", "simulate/identities.py",
 }  # fmt: skip
 

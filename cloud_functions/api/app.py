@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.event_handler.exceptions import BadRequestError
 from boto3.dynamodb.conditions import Key
-from logic import BadQuery, limit_of, page, partition_of, read_token
+from logic import BadQuery, limit_of, page, query_of, read_token
 
 logger = Logger(service="api")
 app = APIGatewayHttpResolver()
@@ -38,14 +38,16 @@ def list_alerts() -> dict[str, Any]:
 def query(kind: str, device: str | None) -> dict[str, Any]:
     """One page of a list. `limit` and `token` come from the query string."""
     event = app.current_event
-    partition = partition_of(kind, device)
+    key, value, index = query_of(kind, device)
+    options: dict[str, Any] = dict(index)
     try:
         limit = limit_of(event.get_query_string_value("limit"))
-        start = read_token(event.get_query_string_value("token"), partition)
+        start = read_token(event.get_query_string_value("token"), key, value)
     except BadQuery as error:
         raise BadRequestError(str(error)) from error
-    more = {"ExclusiveStartKey": start} if start else {}
-    answer = table.query(KeyConditionExpression=Key("pk").eq(partition), ScanIndexForward=False, Limit=limit, **more)
+    if start:
+        options["ExclusiveStartKey"] = start
+    answer = table.query(KeyConditionExpression=Key(key).eq(value), ScanIndexForward=False, Limit=limit, **options)
     return page(answer["Items"], answer.get("LastEvaluatedKey"))
 
 

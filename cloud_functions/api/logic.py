@@ -11,6 +11,7 @@ from typing import Any
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 KEYS = ("pk", "sk")
+INDEX = "ByKind"
 
 
 class BadQuery(ValueError):
@@ -26,34 +27,31 @@ def limit_of(text: str | None) -> int:
     return int(text)
 
 
-def partition_of(kind: str, device: str | None) -> str:
-    """The table partition of all devices' items of a kind, or of one device's."""
-    return f"{kind}#{device}" if device else f"{kind}s"
+def query_of(kind: str, device: str | None) -> tuple[str, str, dict[str, str]]:
+    """The key to query by, its value, and what else the query needs: one device's partition, or the index of a kind."""
+    if device:
+        return "pk", f"{kind}#{device}", {}
+    return "kind", kind, {"IndexName": INDEX}
 
 
 def write_token(key: dict[str, Any] | None) -> str | None:
     """An opaque token for the page that starts after `key`; None at the end."""
     if not key:
         return None
-    return base64.urlsafe_b64encode(json.dumps([key[name] for name in KEYS]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(key, sort_keys=True).encode()).decode().rstrip("=")
 
 
-def read_token(token: str | None, partition: str) -> dict[str, str] | None:
+def read_token(token: str | None, key: str, value: str) -> dict[str, str] | None:
     """The key to go on from. Raises BadQuery for a token that is not ours or belongs to another list."""
     if not token:
         return None
     try:
-        values = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        start = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (binascii.Error, ValueError):
-        values = None
-    if (
-        not isinstance(values, list)
-        or len(values) != len(KEYS)
-        or values[0] != partition
-        or not isinstance(values[1], str)
-    ):
+        start = None
+    if not isinstance(start, dict) or set(start) != {key, *KEYS} or start[key] != value:
         raise BadQuery("token is not valid here")
-    return dict(zip(KEYS, values, strict=True))
+    return {name: str(text) for name, text in start.items()}
 
 
 def to_json(item: dict[str, Any]) -> dict[str, Any]:

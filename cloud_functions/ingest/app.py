@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import boto3
-from logic import BadEvent, to_items
+from logic import BadEvent, to_item
 
 logger = logging.getLogger()
 logger.setLevel(os.environ.get("LOG_LEVEL", "INFO"))
@@ -17,11 +17,10 @@ table = boto3.resource("dynamodb").Table(os.environ["READINGS_TABLE"])
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Store one event. A malformed one is logged and dropped; anything else that fails is raised, to be retried."""
     try:
-        items = to_items(event)
+        item = to_item(event)
     except BadEvent as error:
         logger.warning("dropped: %s", error)
         return {"stored": 0, "reason": str(error)}
-    for item in items:
-        table.put_item(Item=item)
-    logger.info("stored %s %s", items[0]["pk"], items[0]["sk"])
+    table.put_item(Item=item)
+    logger.info("stored %s %s", item["pk"], item["sk"])
     return {"stored": 1}

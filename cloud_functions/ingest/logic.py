@@ -3,12 +3,11 @@
 One item a window and one a state of an alert; writing the same event twice gives the same item, because IoT rules and
 asynchronous invocations deliver at least once.
 
-    pk                      sk
-    window#<device>         <window_start, 13 digits>#<quantity>
-    alert#<device>          <ts, 13 digits>#<id>#<state>
+    pk                sk                                      kind
+    window#<device>   <window_start, 13 digits>#<quantity>    window
+    alert#<device>    <ts, 13 digits>#<id>#<state>            alert
 
-Every kind also has an index partition of its own (`windows`, `alerts`), newest last, so that listing all devices needs
-no scan.
+The index ByKind (kind, sk) lists the items of all devices in the order of time.
 """
 
 from __future__ import annotations
@@ -27,20 +26,16 @@ class BadEvent(ValueError):
     """The event is not what the rule promises; storing it again would not help."""
 
 
-def to_items(event: dict[str, Any]) -> list[dict[str, Any]]:
-    """The items for one event: one under its device, one under the list of its kind. Raises BadEvent."""
+def to_item(event: dict[str, Any]) -> dict[str, Any]:
+    """The item for one event. Raises BadEvent."""
     kind = event.get("kind")
-    if kind not in REQUIRED:
+    if not isinstance(kind, str) or kind not in REQUIRED:
         raise BadEvent(f"kind is {kind!r}, not one of {sorted(REQUIRED)}")
     missing = [name for name in REQUIRED[kind] if event.get(name) is None]
     if missing:
         raise BadEvent(f"{kind} lacks {', '.join(missing)}")
     body = with_decimals(event)
-    sort_key = sort_key_of(kind, body)
-    return [
-        {**body, "pk": f"{kind}#{body['device']}", "sk": sort_key},
-        {**body, "pk": f"{kind}s", "sk": f"{sort_key}#{body['device']}"},
-    ]
+    return {**body, "pk": f"{kind}#{body['device']}", "sk": sort_key_of(kind, body)}
 
 
 def sort_key_of(kind: str, body: dict[str, Any]) -> str:

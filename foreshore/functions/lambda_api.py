@@ -1,0 +1,739 @@
+"""The Lambda API's control plane and Invoke, on the AWS endpoint.
+
+What is not in the table answers NotEmulated. Invoke has a path of its own, ahead of the generic service layer: it is
+the hot one. Source: AWS Lambda API Reference, 2015-03-31.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import orjson
+
+from foreshore.errors import AwsError, NotEmulated
+from foreshore.functions import outcomes
+from foreshore.functions.invocations import new_uuid
+from foreshore.functions.registry import Alias, Function, Version, sha256_text
+from foreshore.functions.spec import (
+    LATEST,
+    MAX_INVOKE_ASYNC_PAYLOAD,
+    FunctionName,
+    FunctionSpec,
+)
+from foreshore.http import Headers, Request, Response
+from foreshore.seams import InvocationType, from_amzn_trace_id
+from foreshore.shapes.service_model import CallContext, Service, ServiceModel, paginate
+
+if TYPE_CHECKING:
+    from foreshore.functions.service import Functions
+
+Json = dict[str, Any]
+_INVOKE_PREFIX = "/2015-03-31/functions/"
+_INVOKE_SUFFIX = "/invocations"
+_TYPES = ("RequestResponse", "Event", "DryRun")
+
+
+class LambdaApi:
+    """Answers the Lambda API from a room's registry."""
+
+    def __init__(self, functions: Functions) -> None:
+        self.functions = functions
+        self.registry = functions.registry
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; errors come in AWS's shape."""
+        target = request.raw_path
+        if request.method == "POST" and target.startswith(_INVOKE_PREFIX) and target.endswith(_INVOKE_SUFFIX):
+            try:
+                return await self._invoke(target[len(_INVOKE_PREFIX) : -len(_INVOKE_SUFFIX)], request)
+            except AwsError as error:
+                return self.service.model.render_error(error, new_uuid())
+        return await self.service.handle(request)
+
+    @cached_property
+    def service(self) -> Service:
+        """The generic layer with our operations; loading the model is put off until somebody asks."""
+        names = [name for name in dir(self) if name.startswith("do_")]
+        model = ServiceModel.load("lambda")
+        table = {}
+        for name in names:
+            operation = "".join(part.capitalize() for part in name[3:].split("_"))
+            table[operation] = getattr(self, name)
+        return Service(model, table)
+
+    # Invoke
+
+    async def _invoke(self, name: str, request: Request) -> Response:
+        qualifier = invocation_type = tail = context = trace = x_ray = ""
+        for key, value in request.headers:
+            size = len(key)
+            if size == 21 and key.lower() == b"x-amz-invocation-type":
+                invocation_type = value.decode("latin-1")
+            elif size == 14 and key.lower() == b"x-amz-log-type":
+                tail = value.decode("latin-1")
+            elif size == 20 and key.lower() == b"x-amz-client-context":
+                context = value.decode("latin-1")
+            elif size == 11 and key.lower() == b"traceparent":
+                trace = value.decode("latin-1")
+            elif size == 15 and key.lower() == b"x-amzn-trace-id":
+                x_ray = value.decode("latin-1")
+        if request.query_string:
+            qualifier = dict(request.query).get("Qualifier", "")
+        result = await self.functions.invoke(
+            unquote(name),
+            request.body,
+            invocation_type=_invocation_type(invocation_type),
+            client_context=_client_context(context),
+            traceparent=trace or from_amzn_trace_id(x_ray),
+            qualifier=qualifier,
+        )
+        headers: Headers = [
+            (b"Content-Type", b"application/json"),
+            (b"x-amzn-RequestId", (result.request_id or new_uuid()).encode()),
+            (b"X-Amz-Executed-Version", result.executed_version.encode()),
+        ]
+        if result.function_error:
+            headers.append((b"X-Amz-Function-Error", result.function_error.encode()))
+        if tail == "Tail" and result.status == 200:
+            headers.append((b"X-Amz-Log-Result", base64.b64encode(result.log_tail)))
+        return Response(result.status, headers, result.payload)
+
+    async def do_invoke_async(self, params: Json, context: CallContext) -> Json:
+        """The deprecated InvokeAsync: 256 KB, 202."""
+        payload = cast(bytes, params.get("InvokeArgs") or b"")
+        if len(payload) > MAX_INVOKE_ASYNC_PAYLOAD:
+            raise outcomes.too_large(MAX_INVOKE_ASYNC_PAYLOAD)
+        await self.functions.invoke(params["FunctionName"], payload, invocation_type="Event")
+        return {"Status": 202}
+
+    # Functions
+
+    async def do_create_function(self, params: Json, context: CallContext) -> Json:
+        """CreateFunction."""
+        name = self.registry.name_of(params["FunctionName"]).name
+        if name in self.registry.functions:
+            raise AwsError("ResourceConflictException", f"Function already exist: {name}", 409, {"Type": "User"})
+        spec = _configured(FunctionSpec(name, Path(), handler="", runtime="", role=params["Role"]), params)
+        if params.get("PackageType") == "Image":
+            raise NotEmulated("functions from container images")
+        package = await self._package(params.get("Code") or {})
+        spec.check()
+        spec = self._with_layers(spec, params)
+        folder = self.functions.store.unpack(name, package)
+        version = Version(replace(spec, code=folder), time.time(), new_uuid(), sha256_text(package), len(package))
+        function = Function(name, version, tags=dict(params.get("Tags") or {}))
+        self.registry.functions[name] = function
+        if params.get("Publish"):
+            version = self.registry.publish(function, time.time(), new_uuid())
+        self._changed(function)
+        return self._configuration(function, version)
+
+    async def _package(self, code: Mapping[str, Any]) -> bytes:
+        if code.get("ZipFile"):
+            return bytes(code["ZipFile"])
+        if code.get("S3Bucket") == "hot-reload":
+            raise NotEmulated(
+                "the hot-reload bucket", "A function of a template runs from its folder and reloads by itself."
+            )
+        if code.get("S3Bucket") and code.get("S3Key"):
+            try:
+                return await self.functions.aws.get_object(code["S3Bucket"], code["S3Key"])
+            except AwsError as error:
+                raise AwsError(
+                    "InvalidParameterValueException",
+                    f"Error occurred while GetObject. S3 Error Code: {error.code}. S3 Error Message: {error.message}",
+                ) from error
+        if code.get("ImageUri"):
+            raise NotEmulated("functions from container images")
+        raise AwsError("InvalidParameterValueException", "Please provide a source for function code.")
+
+    def _with_layers(self, spec: FunctionSpec, params: Json) -> FunctionSpec:
+        if params.get("Layers"):
+            raise NotEmulated("layers by ARN", "Layers from a template's local folders work.")
+        return spec
+
+    def _changed(self, function: Function) -> None:
+        """Keep a function's new settings and let its old environments go."""
+        self.functions.usage(function.name)
+        self.functions.store.save_function(function)
+        self.functions.drop_pools(function.name)
+
+    def _kept(self, function: Function) -> None:
+        self.functions.store.save_function(function)
+
+    async def do_update_function_code(self, params: Json, context: CallContext) -> Json:
+        """UpdateFunctionCode."""
+        function = self._function(params)
+        self._check_revision(function.latest.revision, params)
+        package = await self._package({**params, "ZipFile": params.get("ZipFile")})
+        folder = self.functions.store.unpack(function.name, package)
+        if params.get("DryRun"):
+            return self._configuration(function, function.latest)
+        spec = replace(function.latest.spec, code=folder)
+        if params.get("Architectures"):
+            spec = replace(spec, architecture=params["Architectures"][0])
+        function.latest = Version(spec, time.time(), new_uuid(), sha256_text(package), len(package))
+        function.is_from_template = False
+        version = function.latest
+        if params.get("Publish"):
+            version = self.registry.publish(function, time.time(), new_uuid())
+        self._changed(function)
+        return self._configuration(function, version)
+
+    def do_update_function_configuration(self, params: Json, context: CallContext) -> Json:
+        """UpdateFunctionConfiguration."""
+        function = self._function(params)
+        self._check_revision(function.latest.revision, params)
+        spec = self._with_layers(_configured(function.latest.spec, params), params)
+        spec.check()
+        function.latest = replace(function.latest, spec=spec, modified=time.time(), revision=new_uuid())
+        self._changed(function)
+        return self._configuration(function, function.latest)
+
+    def do_get_function(self, params: Json, context: CallContext) -> Json:
+        """GetFunction."""
+        function, version = self._version(params)
+        answer: Json = {
+            "Configuration": self._configuration(function, version),
+            "Code": {"RepositoryType": "S3", "Location": version.spec.code.as_uri()},
+        }
+        if function.tags:
+            answer["Tags"] = dict(function.tags)
+        if function.reserved_concurrency is not None:
+            answer["Concurrency"] = {"ReservedConcurrentExecutions": function.reserved_concurrency}
+        return answer
+
+    def do_get_function_configuration(self, params: Json, context: CallContext) -> Json:
+        """GetFunctionConfiguration."""
+        return self._configuration(*self._version(params))
+
+    def do_list_functions(self, params: Json, context: CallContext) -> Json:
+        """ListFunctions."""
+        names = sorted(self.registry.functions)
+        page, token = _page(names, params)
+        items = []
+        for name in page:
+            function = self.registry.functions[name]
+            versions = [function.latest]
+            if params.get("FunctionVersion") == "ALL":
+                versions += function.versions.values()
+            items += [self._configuration(function, version) for version in versions]
+        return _listed("Functions", items, token)
+
+    def do_delete_function(self, params: Json, context: CallContext) -> Json:
+        """DeleteFunction: one version, or the whole function."""
+        name = self.registry.name_of(params["FunctionName"], params.get("Qualifier", ""))
+        function = self.registry.get(name)
+        if name.qualifier:
+            if name.qualifier == LATEST:
+                raise AwsError(
+                    "InvalidParameterValueException", "$LATEST version cannot be deleted without deleting the function."
+                )
+            users = [
+                alias.name
+                for alias in function.aliases.values()
+                if name.qualifier in (alias.version, alias.extra_version)
+            ]
+            if users:
+                raise AwsError(
+                    "ResourceConflictException", f"Version {name.qualifier} is used by {', '.join(users)}.", 409
+                )
+            function.versions.pop(name.qualifier, None)
+            self._changed(function)
+            return {"StatusCode": 204}
+        del self.registry.functions[function.name]
+        self.functions.drop_pools(function.name)
+        self.functions.usages.pop(function.name, None)
+        self.functions.store.delete_function(function.name)
+        return {"StatusCode": 204}
+
+    # Versions and aliases
+
+    def do_publish_version(self, params: Json, context: CallContext) -> Json:
+        """PublishVersion."""
+        function = self._function(params)
+        self._check_revision(function.latest.revision, params)
+        expected = params.get("CodeSha256")
+        if expected and expected != function.latest.code_sha256:
+            raise _invalid(
+                f"CodeSHA256 ({expected}) is different from current CodeSHA256 in $LATEST "
+                f"({function.latest.code_sha256}). Please try again with the CodeSHA256 in $LATEST.",
+            )
+        version = self.registry.publish(function, time.time(), new_uuid(), params.get("Description"))
+        self._kept(function)
+        return self._configuration(function, version)
+
+    def do_list_versions_by_function(self, params: Json, context: CallContext) -> Json:
+        """ListVersionsByFunction."""
+        function = self._function(params)
+        versions = [function.latest, *function.versions.values()]
+        page, token = _page([f"{index:09d}" for index in range(len(versions))], params)
+        return _listed("Versions", [self._configuration(function, versions[int(each)]) for each in page], token)
+
+    def do_create_alias(self, params: Json, context: CallContext) -> Json:
+        """CreateAlias."""
+        function = self._function(params)
+        if params["Name"] in function.aliases:
+            arn = self.registry.arn(function.name, params["Name"])
+            raise AwsError("ResourceConflictException", f"Alias already exists: {arn}", 409, {"Type": "User"})
+        alias = Alias(params["Name"], params["FunctionVersion"], params.get("Description") or "")
+        return self._put_alias(function, alias, params)
+
+    def do_update_alias(self, params: Json, context: CallContext) -> Json:
+        """UpdateAlias."""
+        function = self._function(params)
+        old = self._alias(function, params["Name"])
+        self._check_revision(old.revision, params)
+        alias = replace(old, version=params.get("FunctionVersion") or old.version)
+        if params.get("Description") is not None:
+            alias.description = params["Description"]
+        return self._put_alias(function, alias, params)
+
+    def _put_alias(self, function: Function, alias: Alias, params: Json) -> Json:
+        weights = (params.get("RoutingConfig") or {}).get("AdditionalVersionWeights")
+        if weights is not None:
+            alias.extra_version, alias.extra_weight = next(iter(weights.items()), ("", 0.0))
+        for number in filter(None, (alias.version, alias.extra_version)):
+            if function.version(number) is None:
+                raise self.registry.not_found(FunctionName(function.name, number))
+        if alias.extra_version and LATEST in (alias.version, alias.extra_version):
+            raise AwsError(
+                "InvalidParameterValueException",
+                "$LATEST is not supported for an alias pointing to more than 1 version",
+            )
+        alias.revision = new_uuid()
+        function.aliases[alias.name] = alias
+        self._kept(function)
+        return self._alias_shape(function, alias)
+
+    def do_get_alias(self, params: Json, context: CallContext) -> Json:
+        """GetAlias."""
+        function = self._function(params)
+        return self._alias_shape(function, self._alias(function, params["Name"]))
+
+    def do_list_aliases(self, params: Json, context: CallContext) -> Json:
+        """ListAliases."""
+        function = self._function(params)
+        wanted = params.get("FunctionVersion")
+        names = sorted(name for name, alias in function.aliases.items() if wanted in (None, alias.version))
+        page, token = _page(names, params)
+        return _listed("Aliases", [self._alias_shape(function, function.aliases[name]) for name in page], token)
+
+    def do_delete_alias(self, params: Json, context: CallContext) -> Json:
+        """DeleteAlias; one that is not there is fine."""
+        function = self._function(params)
+        function.aliases.pop(params["Name"], None)
+        self._kept(function)
+        return {}
+
+    def _alias(self, function: Function, name: str) -> Alias:
+        alias = function.aliases.get(name)
+        if alias is None:
+            raise AwsError(
+                "ResourceNotFoundException",
+                f"Cannot find alias arn: {self.registry.arn(function.name, name)}",
+                404,
+                {"Type": "User"},
+            )
+        return alias
+
+    def _alias_shape(self, function: Function, alias: Alias) -> Json:
+        shape: Json = {
+            "AliasArn": self.registry.arn(function.name, alias.name),
+            "Name": alias.name,
+            "FunctionVersion": alias.version,
+            "Description": alias.description,
+            "RevisionId": alias.revision,
+        }
+        if alias.extra_version:
+            shape["RoutingConfig"] = {"AdditionalVersionWeights": {alias.extra_version: alias.extra_weight}}
+        return shape
+
+    # Concurrency
+
+    def do_put_function_concurrency(self, params: Json, context: CallContext) -> Json:
+        """PutFunctionConcurrency."""
+        function = self._function(params)
+        self.functions.set_reserved(function, params["ReservedConcurrentExecutions"])
+        self._kept(function)
+        return {"ReservedConcurrentExecutions": function.reserved_concurrency}
+
+    def do_get_function_concurrency(self, params: Json, context: CallContext) -> Json:
+        """GetFunctionConcurrency."""
+        reserved = self._function(params).reserved_concurrency
+        return {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
+
+    def do_delete_function_concurrency(self, params: Json, context: CallContext) -> Json:
+        """DeleteFunctionConcurrency."""
+        function = self._function(params)
+        self.functions.set_reserved(function, None)
+        self._kept(function)
+        return {}
+
+    def do_get_account_settings(self, params: Json, context: CallContext) -> Json:
+        """GetAccountSettings, with AWS's default limits."""
+        functions = self.registry.functions.values()
+        reserved = sum(function.reserved_concurrency or 0 for function in functions)
+        return {
+            "AccountLimit": {
+                "TotalCodeSize": 80530636800, "CodeSizeUnzipped": 262144000, "CodeSizeZipped": 52428800,
+                "ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000 - reserved,
+            },
+            "AccountUsage": {
+                "TotalCodeSize": sum(version.code_size for _, version in self.registry.all_versions()),
+                "FunctionCount": len(functions),
+            },
+        }  # fmt: skip
+
+    # Asynchronous configuration
+
+    def do_put_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
+        """PutFunctionEventInvokeConfig: what is not given goes back to its default."""
+        return self._set_invoke_config(params, {})
+
+    def do_update_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
+        """UpdateFunctionEventInvokeConfig."""
+        function, qualifier = self._qualified(params)
+        return self._set_invoke_config(params, self._invoke_config(function, qualifier))
+
+    def _set_invoke_config(self, params: Json, old: Json) -> Json:
+        function, qualifier = self._qualified(params)
+        config = {**old, "modified": time.time()}
+        if params.get("MaximumRetryAttempts") is not None:
+            config["retries"] = params["MaximumRetryAttempts"]
+        if params.get("MaximumEventAgeInSeconds") is not None:
+            config["max_age"] = params["MaximumEventAgeInSeconds"]
+        for key, name in (("on_success", "OnSuccess"), ("on_failure", "OnFailure")):
+            destination = ((params.get("DestinationConfig") or {}).get(name) or {}).get("Destination")
+            if destination:
+                config[key] = destination
+        function.invoke_configs[qualifier] = config
+        self._kept(function)
+        return self._invoke_config_shape(function, qualifier, config)
+
+    def do_get_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
+        """GetFunctionEventInvokeConfig."""
+        function, qualifier = self._qualified(params)
+        return self._invoke_config_shape(function, qualifier, self._invoke_config(function, qualifier))
+
+    def do_delete_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
+        """DeleteFunctionEventInvokeConfig."""
+        function, qualifier = self._qualified(params)
+        self._invoke_config(function, qualifier)
+        del function.invoke_configs[qualifier]
+        self._kept(function)
+        return {}
+
+    def do_list_function_event_invoke_configs(self, params: Json, context: CallContext) -> Json:
+        """ListFunctionEventInvokeConfigs."""
+        function = self._function(params)
+        page, token = _page(sorted(function.invoke_configs), params)
+        shapes = [self._invoke_config_shape(function, each, function.invoke_configs[each]) for each in page]
+        return _listed("FunctionEventInvokeConfigs", shapes, token)
+
+    def _invoke_config(self, function: Function, qualifier: str) -> Json:
+        config = function.invoke_configs.get(qualifier)
+        if config is None:
+            arn = self.registry.arn(function.name, qualifier)
+            raise AwsError("ResourceNotFoundException", f"The function {arn} doesn't have an EventInvokeConfig", 404)
+        return config
+
+    def _invoke_config_shape(self, function: Function, qualifier: str, config: Json) -> Json:
+        destinations = {}
+        for key, name in (("on_success", "OnSuccess"), ("on_failure", "OnFailure")):
+            destinations[name] = {"Destination": config[key]} if config.get(key) else {}
+        shape: Json = {
+            "LastModified": datetime.fromtimestamp(config["modified"], UTC),
+            "FunctionArn": self.registry.arn(function.name, qualifier),
+            "DestinationConfig": destinations,
+        }
+        if "retries" in config:
+            shape["MaximumRetryAttempts"] = config["retries"]
+        if "max_age" in config:
+            shape["MaximumEventAgeInSeconds"] = config["max_age"]
+        return shape
+
+    # Permissions and tags
+
+    def do_add_permission(self, params: Json, context: CallContext) -> Json:
+        """AddPermission. The statement is kept and shown; local callers are not checked against it."""
+        function, qualifier = self._qualified(params, "")
+        statements = function.statements.setdefault(qualifier, {})
+        if params["StatementId"] in statements:
+            raise AwsError(
+                "ResourceConflictException",
+                f"The statement id ({params['StatementId']}) provided already exists. Please provide a new "
+                "statement id, or remove the existing statement.", 409, {"Type": "User"},
+            )  # fmt: skip
+        principal = params["Principal"]
+        statement: Json = {
+            "Sid": params["StatementId"],
+            "Effect": "Allow",
+            "Principal": _principal(principal),
+            "Action": params["Action"],
+            "Resource": self.registry.arn(function.name, qualifier),
+        }
+        condition: Json = {}
+        if params.get("SourceArn"):
+            condition["ArnLike"] = {"AWS:SourceArn": params["SourceArn"]}
+        if params.get("SourceAccount"):
+            condition.setdefault("StringEquals", {})["AWS:SourceAccount"] = params["SourceAccount"]
+        if params.get("FunctionUrlAuthType"):
+            condition.setdefault("StringEquals", {})["lambda:FunctionUrlAuthType"] = params["FunctionUrlAuthType"]
+        if condition:
+            statement["Condition"] = condition
+        statements[params["StatementId"]] = statement
+        self._kept(function)
+        return {"Statement": orjson.dumps(statement).decode()}
+
+    def do_remove_permission(self, params: Json, context: CallContext) -> Json:
+        """RemovePermission."""
+        function, qualifier = self._qualified(params, "")
+        if function.statements.get(qualifier, {}).pop(params["StatementId"], None) is None:
+            raise AwsError(
+                "ResourceNotFoundException", f"Statement {params['StatementId']} is not found in resource policy.", 404
+            )
+        self._kept(function)
+        return {}
+
+    def do_get_policy(self, params: Json, context: CallContext) -> Json:
+        """GetPolicy."""
+        function, qualifier = self._qualified(params, "")
+        statements = function.statements.get(qualifier)
+        if not statements:
+            raise AwsError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
+        policy = {"Version": "2012-10-17", "Id": "default", "Statement": list(statements.values())}
+        return {"Policy": orjson.dumps(policy).decode(), "RevisionId": function.latest.revision}
+
+    def do_tag_resource(self, params: Json, context: CallContext) -> Json:
+        """TagResource."""
+        function = self._tagged(params)
+        function.tags |= params["Tags"]
+        self._kept(function)
+        return {}
+
+    def do_untag_resource(self, params: Json, context: CallContext) -> Json:
+        """UntagResource."""
+        function = self._tagged(params)
+        for key in params["TagKeys"]:
+            function.tags.pop(key, None)
+        self._kept(function)
+        return {}
+
+    def do_list_tags(self, params: Json, context: CallContext) -> Json:
+        """ListTags."""
+        return {"Tags": dict(self._tagged(params).tags)}
+
+    def _tagged(self, params: Json) -> Function:
+        if ":function:" not in params["Resource"]:
+            raise NotEmulated(f"tags of {params['Resource']}")
+        return self.registry.get(self.registry.name_of(params["Resource"]))
+
+    # Function URLs
+
+    def do_create_function_url_config(self, params: Json, context: CallContext) -> Json:
+        """CreateFunctionUrlConfig."""
+        function, qualifier = self._qualified(params, "")
+        if qualifier in function.url_configs:
+            arn = self.registry.arn(function.name, qualifier)
+            text = f"Failed to create function url config for [functionArn = {arn}]. Error message:  FunctionUrlConfig "
+            raise AwsError("ResourceConflictException", text + "exists for this Lambda function", 409)
+        now = _stamp(time.time())
+        config = {
+            "FunctionUrl": self.functions.make_url(function.name, qualifier, params.get("Cors")),
+            "FunctionArn": self.registry.arn(function.name, qualifier),
+            "AuthType": params["AuthType"],
+            "InvokeMode": params.get("InvokeMode") or "BUFFERED",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+        }
+        if params.get("Cors"):
+            config["Cors"] = params["Cors"]
+        return self._set_url(function, qualifier, config)
+
+    def do_update_function_url_config(self, params: Json, context: CallContext) -> Json:
+        """UpdateFunctionUrlConfig."""
+        function, qualifier = self._qualified(params, "")
+        config = {**self._url_config(function, qualifier), "LastModifiedTime": _stamp(time.time())}
+        for key in ("AuthType", "InvokeMode", "Cors"):
+            if params.get(key) is not None:
+                config[key] = params[key]
+        self.functions.make_url(function.name, qualifier, config.get("Cors"))
+        return self._set_url(function, qualifier, config)
+
+    def _set_url(self, function: Function, qualifier: str, config: Json) -> Json:
+        if config["InvokeMode"] != "BUFFERED":
+            raise NotEmulated("the RESPONSE_STREAM mode of function URLs")
+        function.url_configs[qualifier] = config
+        self._kept(function)
+        return config
+
+    def do_get_function_url_config(self, params: Json, context: CallContext) -> Json:
+        """GetFunctionUrlConfig."""
+        function, qualifier = self._qualified(params, "")
+        return self._url_config(function, qualifier)
+
+    def do_delete_function_url_config(self, params: Json, context: CallContext) -> Json:
+        """DeleteFunctionUrlConfig."""
+        function, qualifier = self._qualified(params, "")
+        self._url_config(function, qualifier)
+        del function.url_configs[qualifier]
+        self.functions.remove_url(function.name, qualifier)
+        self._kept(function)
+        return {}
+
+    def do_list_function_url_configs(self, params: Json, context: CallContext) -> Json:
+        """ListFunctionUrlConfigs."""
+        function = self._function(params)
+        page, token = _page(sorted(function.url_configs), params)
+        return _listed("FunctionUrlConfigs", [function.url_configs[each] for each in page], token)
+
+    def _url_config(self, function: Function, qualifier: str) -> Json:
+        config = function.url_configs.get(qualifier)
+        if config is None:
+            raise AwsError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
+        return config
+
+    # Shapes
+
+    def _function(self, params: Json) -> Function:
+        return self.registry.get(self.registry.name_of(params["FunctionName"]))
+
+    def _version(self, params: Json) -> tuple[Function, Version]:
+        return self.registry.resolve(self.registry.name_of(params["FunctionName"], params.get("Qualifier") or ""))
+
+    def _qualified(self, params: Json, default: str = LATEST) -> tuple[Function, str]:
+        name = self.registry.name_of(params["FunctionName"], params.get("Qualifier") or "")
+        function, _ = self.registry.resolve(name)
+        return function, name.qualifier or default
+
+    def _check_revision(self, revision: str, params: Json) -> None:
+        given = params.get("RevisionId")
+        if given and given != revision:
+            raise AwsError(
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
+                "retrieve the latest Revision Id", 412, {"Type": "User"},
+            )  # fmt: skip
+
+    def _configuration(self, function: Function, version: Version) -> Json:
+        spec = version.spec
+        published = spec.version if spec.version != LATEST else ""
+        shape: Json = {
+            "FunctionName": spec.name,
+            "FunctionArn": self.registry.arn(spec.name, published),
+            "Runtime": spec.runtime,
+            "Role": spec.role,
+            "Handler": spec.handler,
+            "CodeSize": version.code_size,
+            "Description": spec.description,
+            "Timeout": spec.timeout_s,
+            "MemorySize": spec.memory_mb,
+            "LastModified": _stamp(version.modified),
+            "CodeSha256": version.code_sha256,
+            "Version": spec.version,
+            "TracingConfig": {"Mode": spec.tracing},
+            "RevisionId": version.revision,
+            "State": "Active",
+            "LastUpdateStatus": "Successful",
+            "PackageType": "Zip",
+            "Architectures": [spec.architecture],
+            "EphemeralStorage": {"Size": spec.ephemeral_storage_mb},
+            "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+            "LoggingConfig": {"LogFormat": spec.log_format, "LogGroup": spec.log_group or f"/aws/lambda/{spec.name}"},
+        }
+        if spec.environment:
+            shape["Environment"] = {"Variables": dict(spec.environment)}
+        if spec.dead_letter_arn:
+            shape["DeadLetterConfig"] = {"TargetArn": spec.dead_letter_arn}
+        if spec.log_format.upper() == "JSON":
+            shape["LoggingConfig"]["ApplicationLogLevel"] = spec.log_level or "INFO"
+        return shape
+
+
+_SETTINGS: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+    ("Handler", "handler", str),
+    ("Runtime", "runtime", str),
+    ("Role", "role", str),
+    ("Description", "description", str),
+    ("Timeout", "timeout_s", int),
+    ("MemorySize", "memory_mb", int),
+    ("Environment", "environment", lambda value: dict(value.get("Variables") or {})),
+    ("DeadLetterConfig", "dead_letter_arn", lambda value: value.get("TargetArn") or ""),
+    ("TracingConfig", "tracing", lambda value: value.get("Mode") or "PassThrough"),
+    ("EphemeralStorage", "ephemeral_storage_mb", lambda value: value["Size"]),
+    ("Architectures", "architecture", lambda value: value[0]),
+)
+
+
+def _configured(spec: FunctionSpec, params: Json) -> FunctionSpec:
+    """The settings with what a request gives."""
+    changes = {field: read(params[name]) for name, field, read in _SETTINGS if params.get(name) is not None}
+    logging = params.get("LoggingConfig") or {}
+    for name, field in (("LogFormat", "log_format"), ("ApplicationLogLevel", "log_level"), ("LogGroup", "log_group")):
+        if logging.get(name):
+            changes[field] = logging[name]
+    for name in ("VpcConfig", "FileSystemConfigs", "ImageConfig", "SnapStart", "CapacityProviderConfig"):
+        if params.get(name) and any((params[name] if isinstance(params[name], dict) else {"": 1}).values()):
+            if name == "SnapStart" and params[name].get("ApplyOn") == "None":
+                continue
+            raise NotEmulated(f"the {name} of a function")
+    return replace(spec, **changes)
+
+
+def _invocation_type(text: str) -> InvocationType:
+    if not text:
+        return "RequestResponse"
+    if text not in _TYPES:
+        raise AwsError(
+            "ValidationException",
+            f"1 validation error detected: Value '{text}' at 'invocationType' failed to satisfy constraint: Member "
+            "must satisfy enum value set: [Event, RequestResponse, DryRun]",
+        )
+    return cast(InvocationType, text)
+
+
+def _client_context(text: str) -> bytes | None:
+    """The client context, from base64. Raises AwsError InvalidRequestContentException."""
+    if not text:
+        return None
+    try:
+        decoded = base64.b64decode(text, validate=True)
+        orjson.loads(decoded)
+    except ValueError:
+        raise AwsError(
+            "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object."
+        ) from None
+    return decoded
+
+
+def _page(keys: list[str], params: Json) -> tuple[list[str], str | None]:
+    return paginate(
+        keys, params.get("Marker"), params.get("MaxItems"), code="InvalidParameterValueException", default=50
+    )
+
+
+def _listed(name: str, items: list[Json], token: str | None) -> Json:
+    return {name: items, "NextMarker": token} if token else {name: items}
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
+
+
+def _invalid(message: str) -> AwsError:
+    return AwsError("InvalidParameterValueException", message, 400, {"Type": "User"})
+
+
+def _principal(principal: str) -> Any:
+    if principal == "*":
+        return principal
+    return {"Service": principal} if principal.endswith(".amazonaws.com") else {"AWS": principal}

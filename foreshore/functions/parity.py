@@ -1,0 +1,3 @@
+"""The Lambda rows of the parity table."""
+
+ROWS: list[tuple[str, str, str]] = []
