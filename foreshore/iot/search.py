@@ -2,8 +2,8 @@
 
 Terms are `field:value` and bare values (any field of the thing's name, type, groups or attributes), joined by AND, OR,
 NOT and parentheses; terms beside each other are joined by AND. A value may hold `*` and `?`, stand in quotes, or be a
-range: `[a TO b]`, `{a TO b}`, `>a`, `>=a`, `<a`, `<=a`. Numbers are compared as numbers. Several values of one field
-go in parentheses: `thingName:(a b)`, joined by OR.
+range: `field:[a TO b]`, `{a TO b}`, `field>a`, `>=`, `<`, `<=`. Numbers are compared as numbers. Several values of one
+field go in parentheses: `thingName:(a b)`, joined by OR.
 
 Fields are paths into a document: `thingName`, `attributes.floor`, `shadow.reported.temperature`,
 `shadow.name.<name>.reported.x`, `connectivity.connected`, `thingGroupNames`.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foreshore.errors import AwsError
+from foreshore.errors import AwsError, NotEmulated
 
 Document = Mapping[str, Any]
 Query = Callable[[Document], bool]
@@ -32,7 +32,8 @@ _TOKEN = re.compile(
         (?P<range>[\[{][^\]}]*[\]}]) |
         (?P<quoted>"(?:\\.|[^"\\])*") |
         (?P<colon>:) |
-        (?P<word>(?:\\.|[^\s():"\[\]{}])+)
+        (?P<compare>[<>]=?) |
+        (?P<word>(?:\\.|[^\s():"\[\]{}<>])+)
     )""",
     re.VERBOSE,
 )
@@ -112,6 +113,8 @@ class _Parser:
         if kind == "word" and self.peek()[0] == "colon":
             self.take()
             return self.field(_unescape(text))
+        if kind == "word" and self.peek()[0] == "compare":
+            return self.field(_unescape(text))
         self.count()
         test = _text_test(text, kind == "quoted")
         return lambda document: any(test(value) for name in _BARE_FIELDS for value in values_at(document, name))
@@ -128,7 +131,7 @@ class _Parser:
                     continue
                 tests.append(self.value(*self.take()))
             self.take()
-        elif kind in ("word", "quoted", "range"):
+        elif kind in ("word", "quoted", "range", "compare"):
             tests = [self.value(kind, text)]
         else:
             raise _broken(f"{name}: has no value")
@@ -138,10 +141,15 @@ class _Parser:
         self.count()
         if kind == "range":
             return _range_test(text)
-        if kind == "word":
-            for sign in (">=", "<=", ">", "<"):
-                if text.startswith(sign):
-                    return _compare_test(sign, text[len(sign) :])
+        if kind == "compare":
+            bound_kind, bound = self.take()
+            if bound_kind != "word":
+                raise _broken(f"{text} has no number")
+            return _compare_test(text, bound)
+        if kind == "word" and text.startswith("geo_distance"):
+            raise NotEmulated("fleet indexing's location queries.")
+        if kind not in ("word", "quoted"):
+            raise _broken(f"unexpected {text!r}")
         return _text_test(text, kind == "quoted")
 
     def count(self) -> None:
@@ -211,8 +219,6 @@ def _ordered(value: Any, bound: str) -> int | None:
 
 
 def _compare_test(sign: str, bound: str) -> Callable[[Any], bool]:
-    if not bound:
-        raise _broken(f"{sign} has no number")
     allowed = {">": (1,), ">=": (0, 1), "<": (-1,), "<=": (-1, 0)}[sign]
     return lambda value: _ordered(value, bound) in allowed
 

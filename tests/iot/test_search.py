@@ -1,0 +1,89 @@
+"""The query language of fleet indexing, by table."""
+
+import pytest
+
+from foreshore.errors import AwsError, NotEmulated
+from foreshore.iot.search import parse_query, values_at
+
+THING = {
+    "thingName": "lamp-1",
+    "thingTypeName": "lamp",
+    "thingGroupNames": ["hall", "north wing"],
+    "attributes": {"floor": "2", "model": "123", "a.b": "dotted"},
+    "shadow": {
+        "reported": {"temperature": 21.5, "on": True, "tags": ["x", "y"]},
+        "name": {"fast": {"reported": {"n": 3}, "hasDelta": False}},
+    },
+    "connectivity": {"connected": True, "timestamp": 1700000000000},
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("*", True),
+        ("thingName:lamp-1", True),
+        ("thingName:lamp*", True),
+        ("thingName:lamp-?", True),
+        ("thingName:lam", False),
+        ('thingName:"lamp-1"', True),
+        ('thingName:"lamp*"', False),
+        ("thingName:Lamp-1", False),
+        ("lamp*", True),
+        ("hall", True),
+        ('thingGroupNames:"north wing"', True),
+        ("thingGroupNames:south", False),
+        ("attributes.floor:2", True),
+        ("attributes.floor:2.0", True),
+        ("attributes.floor>1", True),
+        ("attributes.floor > 1", True),
+        ("attributes.floor:>1", True),
+        ("attributes.floor:>=2", True),
+        ("attributes.floor<2", False),
+        ("attributes.floor<=2", True),
+        ("attributes.floor:[1 TO 2]", True),
+        ("attributes.floor:{1 TO 2}", False),
+        ("attributes.floor:{1 TO 2]", True),
+        ("attributes.floor:[* TO 5]", True),
+        ("attributes.a.b:dotted", True),
+        ("attributes.none:*", False),
+        ("shadow.reported.temperature:[20 TO 22]", True),
+        ("shadow.reported.on:true", True),
+        ("shadow.reported.on:1", False),
+        ("shadow.reported.tags:y", True),
+        ("shadow.name.fast.reported.n:3", True),
+        ("shadow.name.fast.hasDelta:false", True),
+        ("connectivity.connected:true AND thingTypeName:lamp", True),
+        ("connectivity.timestamp>1600000000000", True),
+        ("thingName:lamp-1 thingTypeName:lamp", True),
+        ("thingName:no OR thingTypeName:lamp", True),
+        ("NOT thingName:no", True),
+        ("-thingName:lamp-1", False),
+        ("NOT (thingName:no OR thingName:lamp-1)", False),
+        ("thingName:(no lamp-1)", True),
+        ("thingName:(no OR nope)", False),
+        ("thingName:no AND thingTypeName:lamp OR attributes.floor:2", True),
+        (r"thingName:lamp\-1", True),
+    ],
+)
+def test_queries(query, expected):
+    assert parse_query(query)(THING) is expected
+
+
+@pytest.mark.parametrize(
+    "query", ["", "(", "a:", "a:(b", ")", "a:[1 2]", "a>", "a OR", '"open', " ".join("abcdefghijklm")]
+)
+def test_broken_queries(query):
+    with pytest.raises(AwsError) as caught:
+        parse_query(query)
+    assert caught.value.code == "InvalidQueryException"
+
+
+def test_places_are_not_emulated():
+    with pytest.raises(NotEmulated):
+        parse_query("shadow.reported.place:geo_distance,47.6,-122.3,10km")
+
+
+def test_values_under_a_path():
+    assert list(values_at(THING, "shadow.reported.tags")) == ["x", "y"]
+    assert sorted(map(str, values_at(THING, "attributes"))) == ["123", "2", "dotted"]
