@@ -22,7 +22,14 @@ from foreshore.greengrass.components import (
     Tokens,
 )
 from foreshore.greengrass.configuration import DEFAULT_TIMESTAMP, Configuration, Leaf, Snapshot, lite_scalars
-from foreshore.greengrass.deployments import ConfigurationUpdate, Definition, DeploymentDocument, Plan, plan
+from foreshore.greengrass.deployments import (
+    ConfigurationUpdate,
+    Definition,
+    DeploymentDocument,
+    Plan,
+    malformed_resources,
+    plan,
+)
 from foreshore.greengrass.lifecycle import DependenciesReady, Request, State, bootstrap_outcome
 from foreshore.greengrass.processes import Processes, order_of
 from foreshore.greengrass.provided import NUCLEUS, PROVIDED, PROVIDED_VERSIONS
@@ -169,6 +176,9 @@ class Deployer:
         recipes = {name: known[name][version] for name, version in versions.items()}
         now = time.time_ns() // 1_000_000
         previews = {name: self._preview(recipe, document, now) for name, recipe in recipes.items()}
+        self._refuse_policies(previews)
+        for name in document.run_with:
+            self._say("WARN", f"runWith of {name} has no effect: components run as the present user, without limits")
         texts = {name: str(version) for name, version in versions.items()}
 
         def configuration_of(name: str) -> Mapping[str, object]:
@@ -247,6 +257,17 @@ class Deployer:
                 self._say("WARN", f"{name} is no root component of the deployment: its configuration update is ignored")
             elif name in PROVIDED and name not in recipes:
                 self._configuration.apply(name, defaults={}, reset=update.reset, merge=update.merge, timestamp=now)
+
+    def _refuse_policies(self, previews: Mapping[str, Mapping[str, object]]) -> None:
+        """On lite, a malformed policy resource fails the deployment. Raises UserError."""
+        for name, configuration in previews.items() if self._profile == "lite" else ():
+            bad = malformed_resources(configuration)
+            if bad:
+                raise UserError(
+                    f"accessControl of {name} has a malformed resource: {bad[0]!r}",
+                    code="bad-policy",
+                    mend="write ${?} for a question mark, ${$} for a dollar sign",
+                )
 
     def _warn_of_kept_defaults(self, name: str, defaults: Mapping[str, object]) -> None:
         """Tell of a default that this recipe changed and that is not taken, because an older default is there."""

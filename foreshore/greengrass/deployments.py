@@ -7,6 +7,7 @@ API reference, CreateDeployment; nucleus, DeploymentDocumentConverter (the local
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -156,8 +157,30 @@ class Definition:
     steps: Mapping[str, Step]
     dependencies: Mapping[str, bool]
     stamps: Mapping[str, str] = field(default_factory=dict)
-    component_type: str = "aws.greengrass.generic"
     error_reset_s: float = 3600.0
+
+
+def malformed_resources(configuration: Mapping[str, object]) -> list[str]:
+    """The accessControl resources that nucleus lite fails a deployment for: a bare `?`, or `${x}` but for * ? $.
+
+    Source: greengrass-lite, policy validation design.
+    """
+    found = []
+    for policies in _maps(configuration.get("accessControl")):
+        for policy in _maps(policies):
+            resources = policy.get("resources")
+            for text in resources if isinstance(resources, list) else ():
+                rest = _ESCAPED.sub("", text) if isinstance(text, str) else "?"
+                if "?" in rest or "${" in rest:
+                    found.append(str(text))
+    return found
+
+
+_ESCAPED = re.compile(r"\$\{[*?$]\}")
+
+
+def _maps(value: object) -> list[Mapping[str, object]]:
+    return [child for child in value.values() if isinstance(child, Mapping)] if isinstance(value, Mapping) else []
 
 
 @dataclass(slots=True)

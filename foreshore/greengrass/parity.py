@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from foreshore.greengrass.component_parity import ROWS as COMPONENT_ROWS
 from foreshore.greengrass.ipc.parity import ROWS as IPC_ROWS
 
-ROWS: list[tuple[str, str, str]] = [*IPC_ROWS]
+ROWS: list[tuple[str, str, str]] = [*COMPONENT_ROWS, *IPC_ROWS]

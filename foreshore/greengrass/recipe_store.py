@@ -7,16 +7,18 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from foreshore.errors import UserError
+from foreshore.errors import NotEmulated, UserError
 from foreshore.greengrass.artifacts import ArtifactStore
 from foreshore.greengrass.components import Profile
 from foreshore.greengrass.deployments import Definition
 from foreshore.greengrass.layout import Layout
+from foreshore.greengrass.lifecycle import ERROR_RESET_S
 from foreshore.greengrass.provided import PROVIDED
 from foreshore.greengrass.recipes import (
     Manifest,
     Recipe,
     Variables,
+    error_reset_of,
     interpolate,
     lifecycle_for,
     parse,
@@ -33,6 +35,7 @@ _ARCHITECTURES = {
     "aarch64": "aarch64",
     "arm64": "aarch64",
 }
+GENERIC = "aws.greengrass.generic"
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -144,6 +147,10 @@ class RecipeStore:
 
         `versions` are those of all components of the deployment. Raises UserError or NotEmulated.
         """
+        if recipe.component_type != GENERIC:
+            kind = recipe.component_type.removeprefix("aws.greengrass.")
+            hint = "Foreshore's Lambda host runs handlers as generic components." if kind == "lambda" else ""
+            raise NotEmulated(f"components of type {kind} ({recipe.name})", hint)
         manifest = self.manifest(recipe)
         if stamps is None:
             stamps = self.artifacts.place(recipe, manifest)
@@ -155,13 +162,14 @@ class RecipeStore:
 
         variables = Variables(recipe.name, frozenset(recipe.dependencies), configuration_of, system)
         lifecycle = interpolate(lifecycle_for(recipe, manifest), variables)
+        steps = lifecycle if isinstance(lifecycle, Mapping) else {}
         return Definition(
             recipe.name,
             version,
-            steps_of(lifecycle if isinstance(lifecycle, Mapping) else {}, recipe.where),
+            steps_of(steps, recipe.where),
             {name: wish.hard for name, wish in recipe.dependencies.items()},
             stamps,
-            recipe.component_type,
+            error_reset_s=error_reset_of(steps, ERROR_RESET_S),
         )
 
     def defaults(self, recipe: Recipe, *, interpolated: bool) -> Mapping[str, object]:

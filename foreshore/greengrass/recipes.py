@@ -380,6 +380,12 @@ def steps_of(lifecycle: Mapping[str, object], where: str = "") -> dict[str, Step
     return found
 
 
+def error_reset_of(lifecycle: Mapping[str, object], default: float) -> float:
+    """`errorResetTime` of a lifecycle, seconds: after so long without one, errors are counted anew."""
+    value = next((child for key, child in lifecycle.items() if key.lower() == "errorresettime"), None)
+    return default if value is None else _timeout(value, "errorResetTime", "") or default
+
+
 def _step(name: str, value: object, outer: dict[str, str], where: str) -> Step | None:
     if not isinstance(value, Mapping):
         script = _as_text(value)

@@ -229,6 +229,7 @@ class Supervisor:
         failure_policy: str = "ROLLBACK",
         *,
         group: str = LOCAL_GROUP,
+        run_with: Mapping[str, Mapping[str, object]] | None = None,
     ) -> str:
         """Queue a local deployment: a delta on its group; give its id. Raises UserError when it can't be one.
 
@@ -249,6 +250,7 @@ class Supervisor:
         document = DeploymentDocument(
             components=local_roots(running, add, remove),
             updates=updates,
+            run_with=run_with or {},
             failure_policy=failure_policy,
             notify_components=False,
         )
@@ -295,6 +297,7 @@ class Supervisor:
             request.component_configuration,
             request.failure_policy or "ROLLBACK",
             group=f"thinggroup/{request.group_name}" if request.group_name else LOCAL_GROUP,
+            run_with=request.component_run_with,
         )
 
     def deployment_status(self, deployment_id: str) -> DeploymentStatus:

@@ -1,0 +1,36 @@
+"""What is emulated of recipes, component lifecycle and deployments, and what is not."""
+
+from __future__ import annotations
+
+ROWS: list[tuple[str, str, str]] = [
+    ("Component recipes, YAML and JSON", "yes",
+     "keys in any case, as the classic nucleus; YAML aliases are refused, as the device does not expand them"),
+    ("Platform selection", "yes", "exact, *, all/any, /regex/, custom attributes; the platform is this machine's"),
+    ("Recipe variables", "yes", "own component and direct dependencies; what names nothing stays as it is"),
+    ("Version requirements and dependency resolution", "yes",
+     "npm ranges over the recipes at hand; the cloud's components are not asked"),
+    ("Component types plugin, nucleus and lambda", "no", "NotEmulated; the Lambda host runs handlers as generic ones"),
+    ("Lifecycle steps install, startup, run, shutdown, recover, uninstall", "yes",
+     "Setenv, Timeout, Skipif, three errors to BROKEN, errorResetTime"),
+    ("Bootstrap", "partly", "exit codes 100 and 101 restart all components; the core and the machine stay up"),
+    ("RequiresPrivilege", "partly", "a step keeps the present user and says so when that is not root"),
+    ("runWith posixUser and systemResourceLimits", "no", "logged as without effect"),
+    ("PauseComponent and ResumeComponent", "partly", "SIGSTOP and SIGCONT to the process groups, not a cgroup freezer"),
+    ("Daemons that a Startup step leaves", "partly", "ended when the component stops; AWS leaves them to Shutdown"),
+    ("RestartComponent of a BROKEN component", "partly", "installs it anew; AWS answers well and leaves it BROKEN"),
+    ("Component environment, working directory and folders", "yes",
+     "as /greengrass/v2; AWS_* of the developer's own shell is not passed on"),
+    ("Component log files", "yes", "AWS's text format, rotated at 1 MB, 10 MB in total; no JSON format"),
+    ("Local deployments", "yes", "delta on LOCAL_DEPLOYMENT, merge and reset, ROLLBACK and DO_NOTHING"),
+    ("Deployment documents of CreateDeployment", "yes", "update and validation policies are kept"),
+    ("End of a deployment", "partly",
+     "components must stay as asked for 0.3 s; the nucleus looks once a second"),
+    ("S3 artifacts", "partly", "taken from the project's folders or from an artifact folder, never from S3; Digest is "
+     "checked; docker: and Lambda artifacts are NotEmulated"),
+    ("greengrass-cli", "partly", "finds socket and token in cli_ipc_info; the Java program itself is not tried"),
+    ("Components of AWS's", "partly",
+     "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, DiskSpooler and "
+     "clientdevices are taken as parts of the core in any version; all others are NotEmulated"),
+    ("lite: malformed policy resources fail a deployment", "yes", "classic logs and skips the policy"),
+    ("Deployments of several groups to one core", "yes", "each group keeps its roots; requirements must agree"),
+]  # fmt: skip
