@@ -154,7 +154,8 @@ class App:
 
     async def stop(self) -> None:
         """Take everything down, in the other order; a second call does nothing."""
-        (self.home / "endpoints.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            (self.home / "endpoints.json").unlink(missing_ok=True)
         while self._stops:
             step = self._stops.pop()
             try:
@@ -173,8 +174,8 @@ class App:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.options.ephemeral:
                 self._lock_folder()
-                shutil.rmtree(self.state, ignore_errors=True)
-                shutil.rmtree(self.home / "cores", ignore_errors=True)
+                for name in ("state", "cores", "certs/cores", "devices"):
+                    shutil.rmtree(self.home / name, ignore_errors=True)
             self.state.mkdir(mode=0o700, exist_ok=True)
             self._lock_folder()
         except OSError as error:

@@ -325,11 +325,11 @@ class Run:
                 reading["ts"] for reading in readings(device, read_source(device.source.package, device.source.file))
             ]
             result = compare(device.name, labels, times, alerts, MARGIN_ROWS)
+            found = f"{result.found} of {result.labelled} labelled change points"
             click.echo(
-                f"  {device.name:<22} {active} alarms; {result.found} of {result.labelled} labelled change points have a "
-                f"state change within {MARGIN_ROWS} samples;\n{'':25}{result.unexplained} of {result.alerts} changes are "
-                "near none"
+                f"  {device.name:<22} {active} alarms; {found} have a state change within {MARGIN_ROWS} samples;"
             )
+            click.echo(f"{'':25}{result.unexplained} of {result.alerts} changes are near none")
 
     def _mishaps(self) -> None:
         status = self.status()

@@ -11,7 +11,7 @@ import click
 
 from foreshore.errors import UserError
 
-KEPT = ("state", "cores", "cache", "build", "devices", "run")
+KEPT = ("state", "cores", "certs/cores", "devices", "cache", "build", "run")
 
 
 @click.group(help="Show or reset what the edge keeps in .foreshore.")
@@ -36,7 +36,7 @@ def show(ctx: click.Context, as_json: bool) -> None:
 @command.command(
     help="Forget registry, shadows, stores, traces and deployed components. Certificates stay unless --certs."
 )
-@click.option("--certs", is_flag=True, help="Forget the CA and every certificate too.")
+@click.option("--certs", is_flag=True, help="Forget the CA too.")
 @click.pass_context
 def reset(ctx: click.Context, certs: bool) -> None:
     """Delete the state of an edge that does not run."""

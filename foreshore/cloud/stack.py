@@ -115,6 +115,7 @@ class Stack:
         theirs = {name: r for name, r in resources.items() if name not in ours}
         self._refuse_unsupported(theirs, provisioner)
         self._identify(ours, provisioner)
+        self._identify_buckets(theirs)
         await self._deploy_backend(theirs, ours, backend)
         for logical_id in self._in_order(ours):
             resource = ours[logical_id]
@@ -156,6 +157,20 @@ class Stack:
                 except Unknown:
                     name = None
             self.identities[logical_id] = provisioner.identity(self, logical_id, kind, name)
+
+    def _identify_buckets(self, theirs: Mapping[str, Json]) -> None:
+        """A bucket's values follow from its name; its objects outlive a crash of the backend, so it may be there."""
+        for logical_id, resource in theirs.items():
+            if resource["Type"] == "AWS::S3::Bucket":
+                name = self._backend_properties(logical_id, resource)["BucketName"]
+                self.identities[logical_id] = {
+                    "Ref": name,
+                    "Arn": f"arn:aws:s3:::{name}",
+                    "DomainName": f"{name}.s3.amazonaws.com",
+                    "RegionalDomainName": f"{name}.s3.{self.region}.amazonaws.com",
+                    "DualStackDomainName": f"{name}.s3.dualstack.{self.region}.amazonaws.com",
+                    "WebsiteURL": f"http://{name}.s3-website-{self.region}.amazonaws.com",
+                }
 
     def _lookup(self, logical_id: str, attribute: str | None) -> Json:
         if logical_id in self.identities:
@@ -202,7 +217,9 @@ class Stack:
         for logical_id, resource in theirs.items():
             kept = {key: value for key, value in resource.items() if key not in ("Condition", "DependsOn")}
             kept["Properties"] = self._backend_properties(logical_id, resource)
-            depends = sorted(_depends_on(resource) & set(theirs))
+            # References to buckets are filled in, so their order has to be said.
+            needs = self.resolver.references(resource.get("Properties") or {}) & set(self.identities)
+            depends = sorted((_depends_on(resource) | needs) & set(theirs) - {logical_id})
             part["Resources"][logical_id] = {**kept, **({"DependsOn": depends} if depends else {})}
         self._wanted_values.clear()
         outputs = self.template.get("Outputs") or {}
@@ -296,6 +313,8 @@ async def _deploy_stack(backend: Backend, name: str, part: dict[str, Json], regi
     status, root = await _call(backend, region, "DescribeStacks", StackName=name)
     state = root.findtext(".//StackStatus") or ""
     exists = status == 200 and state != "" and not state.startswith("DELETE_COMPLETE")
+    if not exists:
+        body = json.dumps(await _without_buckets_that_are_there(backend, region, part), sort_keys=True)
     action = "UpdateStack" if exists else "CreateStack"
     status, root = await _call(
         backend, region, action, StackName=name, TemplateBody=body, **{"Capabilities.member.1": "CAPABILITY_NAMED_IAM"}
@@ -320,6 +339,33 @@ async def _deploy_stack(backend: Backend, name: str, part: dict[str, Json], regi
         str(output.findtext("OutputKey")): output.findtext("OutputValue") or ""
         for output in root.iterfind(".//Outputs/member")
     }
+
+
+async def _without_buckets_that_are_there(backend: Backend, region: str, part: dict[str, Json]) -> dict[str, Json]:
+    """A backend that was killed keeps its objects and forgets its stacks: such a bucket is taken over, not made."""
+    there = set()
+    for logical_id, resource in part["Resources"].items():
+        if resource["Type"] == "AWS::S3::Bucket":
+            credential = f"foreshore/20200101/{region}/s3/aws4_request"
+            headers = [
+                (b"Host", b"127.0.0.1"),
+                (
+                    b"Authorization",
+                    f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=0".encode(),
+                ),
+            ]
+            answer = await backend.forward(Request("HEAD", f"/{resource['Properties']['BucketName']}", headers))
+            if answer.status == 200:
+                there.add(logical_id)
+    if not there:
+        return part
+    kept = {}
+    for logical_id, resource in part["Resources"].items():
+        if logical_id not in there:
+            depends = [name for name in resource.get("DependsOn", ()) if name not in there]
+            rest = {key: value for key, value in resource.items() if key != "DependsOn"}
+            kept[logical_id] = {**rest, **({"DependsOn": depends} if depends else {})}
+    return {**part, "Resources": kept}
 
 
 async def _failure(backend: Backend, region: str, name: str) -> str:

@@ -53,6 +53,16 @@ def processes_of(pid):
     return found
 
 
+def alive(processes):
+    """Those of the processes that still run; one that waits to be reaped by init does not."""
+    left = {}
+    for pid, line in processes.items():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+                left[pid] = line
+    return left
+
+
 def start(folder, home, *more, env=None):
     argv = [
         sys.executable,

@@ -6,11 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, start, stop
+from tests.e2e.conftest import ROOT, alive, start, stop
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +29,7 @@ def test_a_signal_stops_every_process_and_frees_every_port(tmp_path, number):
     ports = [int(edge.ends[name].rpartition(":")[2]) for name in ("aws", "mqtt", "mqtts", "wss", "console")]
     stop(edge, number)
     assert edge.process.returncode == 0
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    assert alive(children) == {}
     for port in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,7 +56,7 @@ def test_kill_9_leaves_no_process_behind(tmp_path):
     edge.process.kill()
     edge.process.communicate()
     again = start(ROOT, tmp_path / "home")
-    left = {pid: line for pid, line in children.items() if Path(f"/proc/{pid}").exists()}
+    left = alive(children)
     stop(again)
     assert left == {}
 
@@ -112,9 +111,17 @@ def test_a_folder_that_takes_no_state(tmp_path):
     assert "can't keep state" in done.stderr
 
 
+ASK_AND_EXIT = """
+import os, sys, urllib.request
+urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_foreshore/status").close()
+sys.exit(7)
+"""
+
+
 def test_exec_gives_the_environment_and_the_exit_code(tmp_path):
-    script = "import os, sys, urllib.request as u; u.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/_foreshore/status'); sys.exit(7)"
-    done = run(ROOT, "exec", "--port-base", "0", "--home", str(tmp_path / "home"), "--", sys.executable, "-c", script)
+    done = run(
+        ROOT, "exec", "--port-base", "0", "--home", str(tmp_path / "home"), "--", sys.executable, "-c", ASK_AND_EXIT
+    )
     assert done.returncode == 7, done.stderr
 
 

@@ -2,10 +2,17 @@
 
 import concurrent.futures
 import json
+import os
 import queue
+import subprocess
+import sys
 import uuid
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+
+from foreshore.iot.authority import Authority
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +54,7 @@ def test_awsiotsdk_mqtt5_publishes_and_subscribes_over_mutual_tls(edge, device):
     topic = f"e2e/{uuid.uuid4()}"
     client.subscribe(mqtt5.SubscribePacket([mqtt5.Subscription(topic, mqtt5.QoS.AT_LEAST_ONCE)])).result(20)
     properties = [mqtt5.UserProperty("a", "b")]
-    packet = mqtt5.PublishPacket(topic, payload=b"hello", qos=mqtt5.QoS.AT_LEAST_ONCE, user_properties=properties)
+    packet = mqtt5.PublishPacket(topic=topic, payload=b"hello", qos=mqtt5.QoS.AT_LEAST_ONCE, user_properties=properties)
     assert client.publish(packet).result(20).puback.reason_code == mqtt5.PubackReasonCode.SUCCESS
     got = received.get(timeout=20)
     assert (got.topic, got.payload) == (topic, b"hello")
@@ -82,11 +89,11 @@ def test_a_stranger_is_not_let_in(edge, tmp_path):
     """A certificate that the registry does not know ends the connection attempt."""
     from awscrt.exceptions import AwsCrtError
     from awsiot import mqtt_connection_builder
-    from foreshore.iot.authority import Authority
 
-    stranger = Authority.open(tmp_path / "ca").issue("stranger")
-    (tmp_path / "cert.pem").write_bytes(stranger.certificate_pem)
-    (tmp_path / "key.pem").write_bytes(stranger.key_pem)
+    now = datetime.now(UTC)
+    stranger = Authority(tmp_path / "ca", region="us-east-1", now=now).issue(now)
+    (tmp_path / "cert.pem").write_text(stranger.certificate)
+    (tmp_path / "key.pem").write_text(stranger.private_key)
     host, port = edge.host_port("mqtts")
     connection = mqtt_connection_builder.mtls_from_path(
         endpoint=host, port=port, cert_filepath=str(tmp_path / "cert.pem"), pri_key_filepath=str(tmp_path / "key.pem"),
@@ -99,9 +106,10 @@ def test_a_stranger_is_not_let_in(edge, tmp_path):
 def test_boto3_invokes_a_function(edge):
     functions = edge.boto3("lambda")
     name = next(f["FunctionName"] for f in functions.list_functions()["Functions"] if "Api" in f["FunctionName"])
+    context = {"http": {"method": "GET", "path": "/windows"}, "stage": "$default"}
     event = {
         "version": "2.0", "routeKey": "GET /windows", "rawPath": "/windows", "rawQueryString": "", "headers": {},
-        "requestContext": {"http": {"method": "GET", "path": "/windows"}, "stage": "$default"}, "isBase64Encoded": False,
+        "requestContext": context, "isBase64Encoded": False,
     }  # fmt: skip
     answer = functions.invoke(FunctionName=name, Payload=json.dumps(event))
     payload = json.load(answer["Payload"])
@@ -111,11 +119,6 @@ def test_boto3_invokes_a_function(edge):
 
 
 def test_the_aws_cli_lists_things(edge):
-    import os
-    import subprocess
-    import sys
-    from pathlib import Path
-
     aws = Path(sys.executable).parent / "aws"
     environment = {
         **os.environ, "AWS_ENDPOINT_URL": edge.ends["aws"], "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
