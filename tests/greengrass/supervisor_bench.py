@@ -8,7 +8,13 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from foreshore.greengrass.components import DeploymentStatus, Tokens
+from foreshore.greengrass.components import (
+    ComponentUpdates,
+    ConfigurationValidations,
+    DeploymentStatus,
+    Profile,
+    Tokens,
+)
 from foreshore.greengrass.configuration import Configuration
 from foreshore.greengrass.supervisor import Supervisor
 from foreshore.seams import LogLine, Span
@@ -20,7 +26,12 @@ class Bench:
     """A supervisor over a temporary root, and what it emitted."""
 
     def __init__(
-        self, folder: Path, configuration: Configuration | None = None, *, project: Path | None = None
+        self,
+        folder: Path,
+        configuration: Configuration | None = None,
+        *,
+        project: Path | None = None,
+        profile: Profile = "classic",
     ) -> None:
         self.folder = folder
         self.root = folder / "root"
@@ -29,6 +40,8 @@ class Bench:
         self.lines: list[LogLine] = []
         self.spans: list[Span] = []
         self.configuration = configuration or Configuration()
+        self.updates = ComponentUpdates()
+        self.validations = ConfigurationValidations()
         self.tokens = Tokens(lambda count: [random.randrange(26) for _ in range(count)])
         self.supervisor = Supervisor(
             root=self.root,
@@ -42,6 +55,9 @@ class Bench:
             span=self.spans.append,
             run_folder=folder / "run",
             project=project,
+            profile=profile,
+            updates=self.updates,
+            validations=self.validations,
             settle_s=0.1,
         )
 
@@ -82,11 +98,17 @@ class Bench:
         return self.supervisor.details(name).state
 
 
-def run(folder: Path, work: Callable[[Bench], Awaitable[None]], *, project: Path | None = None) -> None:
+def run(
+    folder: Path,
+    work: Callable[[Bench], Awaitable[None]],
+    *,
+    project: Path | None = None,
+    profile: Profile = "classic",
+) -> None:
     """Start a supervisor, do the work, stop it, and see that no process is left."""
 
     async def main() -> None:
-        bench = Bench(folder, project=project)
+        bench = Bench(folder, project=project, profile=profile)
         await bench.supervisor.start()
         try:
             await work(bench)
