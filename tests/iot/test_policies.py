@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from foreshore.iot.policies import PolicyError, decide, explain, parse, substitute
 
 TOPIC = "arn:aws:iot:us-east-1:1:topic/"
+BOTH_NAMES = ["LastWill", "PersistentConnect"]
+BOTH = {"iot:connectattributes": BOTH_NAMES}
 
 
 def policy(*statements):
@@ -116,14 +118,14 @@ def test_actions(action, asked, expected):
             "ForAnyValue:StringEquals",
             "iot:ConnectAttributes",
             "LastWill",
-            {"iot:connectattributes": ["LastWill", "PersistentConnect"]},
+            BOTH,
             True,
         ),
         (
             "ForAllValues:StringEquals",
             "iot:ConnectAttributes",
             "LastWill",
-            {"iot:connectattributes": ["LastWill", "PersistentConnect"]},
+            BOTH,
             False,
         ),
         ("ForAllValues:StringEquals", "iot:ConnectAttributes", "LastWill", {}, True),

@@ -344,10 +344,9 @@ def test_retained_messages_and_connections_over_the_api(tmp_path):
             await thread(look)
             gone = asyncio.Queue()
             iot.broker.add_listener("$aws/events/presence/disconnected/#", gone.put_nowait)
-            closed = connection.disconnect
             await thread(lambda: data.delete_connection(clientId="d1"))
             event = json.loads((await gone.get()).payload)
             assert event["disconnectReason"] == "API_INITIATED_DISCONNECT"
-            await asyncio.wrap_future(closed())
+            connection.disconnect()
 
     asyncio.run(main())
