@@ -134,6 +134,7 @@ class ThingGroups:
             self.kind.put(name, present)
             self._tags.set(self.arn(name), params.get("tags"))
             self._ground.changed()
+            self._event("CREATED", present)
         return {"thingGroupName": name, "thingGroupArn": self.arn(name), "thingGroupId": present["thingGroupId"]}
 
     def create(self, params: Params, context: CallContext) -> Document:
@@ -199,6 +200,7 @@ class ThingGroups:
         changed = {**group, **_properties(group, params["thingGroupProperties"]), "version": group["version"] + 1}
         self.kind.put(group["thingGroupName"], changed)
         self._ground.changed()
+        self._event("UPDATED", changed)
         return {"version": changed["version"]}
 
     def update_dynamic(self, params: Params, context: CallContext) -> Document:
@@ -230,6 +232,7 @@ class ThingGroups:
         self._ground.links("policy-target").drop(self.arn(name))
         self._tags.drop(self.arn(name))
         self._ground.changed()
+        self._event("DELETED", group)
 
     def list_all(self, params: Params, context: CallContext) -> Document:
         """ListThingGroups: all, those below a parent, or by the beginning of the name."""
@@ -268,30 +271,37 @@ class ThingGroups:
                 text = f"Thing {thing} is already in group {other} of the same hierarchy"
                 raise AwsError("InvalidRequestException", text, 400)
         self.members.add(name, thing)
-        self._membership_changed(thing)
+        self._membership_changed("ADDED", name, thing)
 
-    def _membership_changed(self, thing: str) -> None:
+    def _event(self, operation: str, group: Document) -> None:
+        if self._registry.events is not None:
+            self._registry.events.group(operation, group)
+
+    def _membership_changed(self, operation: str, name: str, thing: str) -> None:
         self._ground.changed()
         self._registry.on_change(thing)
+        if self._registry.events is not None:
+            self._registry.events.membership(operation, self.find(name), self._registry.find(thing))
 
     def remove(self, params: Params, context: CallContext) -> None:
         """RemoveThingFromThingGroup."""
         thing, name = named_by(params, "thing"), named_by(params, "thingGroup")
         self._registry.find(thing)
+        self._take_from(thing, name)
+
+    def _take_from(self, thing: str, name: str) -> None:
         self.find(name)
-        self.members.remove(name, thing)
-        self._membership_changed(thing)
+        if self.members.remove(name, thing):
+            self._membership_changed("REMOVED", name, thing)
 
     def update_of_thing(self, params: Params, context: CallContext) -> None:
         """UpdateThingGroupsForThing."""
         thing = params.get("thingName", "")
         self._registry.find(thing)
         for name in params.get("thingGroupsToRemove", []):
-            self.find(name)
-            self.members.remove(name, thing)
+            self._take_from(thing, name)
         for name in params.get("thingGroupsToAdd", []):
             self.put_into(thing, name)
-        self._membership_changed(thing)
 
     def list_things(self, params: Params, context: CallContext) -> Document:
         """ListThingsInThingGroup."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from foreshore.errors import AwsError
 from foreshore.iot.listing import tokens
+from foreshore.iot.registry_events import RegistryEvents
 from foreshore.iot.store import Document, Ground, Tags
 from foreshore.shapes.service_model import CallContext, OperationHandler
 
@@ -40,7 +41,7 @@ class Registry:
         self.billing = ground.kind("billing-group")
         self.principals = ground.links("thing-principal")
         self.on_change: Callable[[str], None] = lambda thing: None
-        self.on_event: Callable[[str, str, Document], None] = lambda kind, operation, document: None
+        self.events: RegistryEvents | None = None
 
     def operations(self) -> dict[str, OperationHandler]:
         """AWS's operations by name."""
@@ -77,8 +78,8 @@ class Registry:
             raise AwsError("ResourceNotFoundException", f"Thing {name} not found.", 404)
         return found
 
-    def _check(self, type_name: str | None, attributes: dict[str, str]) -> None:
-        if type_name is not None:
+    def _check(self, type_name: str | None, attributes: dict[str, str], *, is_new: bool = True) -> None:
+        if type_name is not None and is_new:
             found = self._find_type(type_name)
             if found.get("deprecated"):
                 raise AwsError("InvalidRequestException", f"Thing type {type_name} is deprecated", 400)
@@ -116,7 +117,10 @@ class Registry:
         }
         self.things.put(name, document)
         self._changed(name)
-        self.on_event("thing", "CREATED", document)
+        if self.events is not None:
+            self.events.thing("CREATED", document)
+            if type_name is not None:
+                self.events.type_association("ADDED", document, type_name)
         return self._created(document)
 
     def _changed(self, name: str) -> None:
@@ -143,15 +147,24 @@ class Registry:
                 raise AwsError("InvalidRequestException", "Can not set and remove the thing type at once.", 400)
             type_name = None
         attributes = merged_attributes(document["attributes"], params.get("attributePayload"))
-        self._check(type_name, attributes)
+        is_new = type_name != document.get("thingTypeName")
+        self._check(type_name, attributes, is_new=is_new)
         self.save({**document, "thingTypeName": type_name, "attributes": attributes})
 
     def save(self, document: Document) -> None:
         """Keep a changed thing with the next version."""
+        before = self.things.get(document["thingName"])
         document = {**document, "version": document["version"] + 1}
         self.things.put(document["thingName"], document)
         self._changed(document["thingName"])
-        self.on_event("thing", "UPDATED", document)
+        if self.events is None:
+            return
+        self.events.thing("UPDATED", document)
+        old, new = (before or {}).get("thingTypeName"), document.get("thingTypeName")
+        if old != new and old:
+            self.events.type_association("REMOVED", document, old)
+        if old != new and new:
+            self.events.type_association("ADDED", document, new)
 
     def _check_version(self, document: Document, params: Params) -> None:
         expected = params.get("expectedVersion")
@@ -178,7 +191,8 @@ class Registry:
         self.things.delete(name)
         self._ground.links("group-thing").drop_to(name)
         self._changed(name)
-        self.on_event("thing", "DELETED", document)
+        if self.events is not None:
+            self.events.thing("DELETED", document)
 
     def list_all(self, params: Params, context: CallContext) -> Document:
         """ListThings, by attribute (its value or its beginning) and type."""
@@ -197,6 +211,10 @@ class Registry:
         if found is None:
             raise AwsError("ResourceNotFoundException", f"Thing type {name} not found.", 404)
         return found
+
+    def _type_event(self, operation: str, document: Document) -> None:
+        if self.events is not None:
+            self.events.thing_type(operation, document)
 
     def _type_arn(self, name: str) -> str:
         return self._ground.arns.iot(f"thingtype/{name}")
@@ -224,6 +242,7 @@ class Registry:
             }
             self.types.put(name, present)
             self._tags.set(self._type_arn(name), params.get("tags"))
+            self._type_event("CREATED", present)
         return {"thingTypeName": name, "thingTypeArn": self._type_arn(name), "thingTypeId": present["thingTypeId"]}
 
     def _type_view(self, document: Document) -> Document:
@@ -244,7 +263,9 @@ class Registry:
         """UpdateThingType."""
         document = self._find_type(params["thingTypeName"])
         properties = {**document["properties"], **params.get("thingTypeProperties", {})}
-        self.types.put(document["thingTypeName"], {**document, "properties": properties})
+        document = {**document, "properties": properties}
+        self.types.put(document["thingTypeName"], document)
+        self._type_event("UPDATED", document)
 
     def deprecate_type(self, params: Params, context: CallContext) -> None:
         """DeprecateThingType, or its undoing."""
@@ -254,6 +275,7 @@ class Registry:
         if document["deprecated"]:
             document["deprecationDate"] = self._ground.clock()
         self.types.put(document["thingTypeName"], document)
+        self._type_event("UPDATED", document)
 
     def delete_type(self, params: Params, context: CallContext) -> None:
         """DeleteThingType: five minutes after its deprecation, and without things."""
@@ -277,6 +299,7 @@ class Registry:
             )
         self.types.delete(name)
         self._tags.drop(self._type_arn(name))
+        self._type_event("DELETED", document)
 
     def list_types(self, params: Params, context: CallContext) -> Document:
         """ListThingTypes, all or the one named."""

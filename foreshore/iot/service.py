@@ -38,6 +38,7 @@ from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.registry import Registry
+from foreshore.iot.registry_events import RegistryEvents
 from foreshore.iot.rules import compile as compile_sql
 from foreshore.iot.rules.engine import Engine
 from foreshore.iot.settings import Settings
@@ -103,6 +104,7 @@ class IotCore:
         self.registry = Registry(ground, self.tags)
         self.role_aliases = RoleAliases(ground, self.tags)
         self.settings = Settings(ground, self.tags, self.endpoint)
+        self.registry.events = RegistryEvents(ground, self.settings, self.publish)
         self.authorization = Authorization(self.certificates, self.policies, self.registry, self.arns)
         self.access = PolicyAccess(self.certificates, self.policies, self.registry, self.arns)
         self.index = FleetIndex(ground, self.registry, lambda: self.presence)

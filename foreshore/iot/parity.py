@@ -1,0 +1,114 @@
+"""What IoT Core's services emulate, for docs/parity.md: the MQTT broker and the rules have tables of their own."""
+
+from __future__ import annotations
+
+ROWS: list[tuple[str, str, str]] = [
+    (
+        "Things, thing types, principals",
+        "yes",
+        "CRUD, versions, limits of 3 and 50 attributes, exclusive principals. A deprecated type can be deleted after "
+        "5 minutes, as on AWS. Propagating attributes (mqtt5Configuration) are kept, not added to messages.",
+    ),
+    ("Static thing groups", "yes", "A tree of at most 7, at most 10 groups a thing, one group a hierarchy."),
+    (
+        "Dynamic thing groups",
+        "yes",
+        "Members are what the query finds at the moment it is asked, without the index's delay. "
+        "overrideDynamicGroups is accepted and has no effect.",
+    ),
+    ("Billing groups, tags", "yes", "Tags are kept for every kind of resource; there is no billing."),
+    (
+        "Fleet indexing: search and aggregations",
+        "partly",
+        "Registry, groups, connectivity and shadows; terms, wildcards, ranges, comparisons, AND, OR, NOT, parentheses. "
+        "Not: locations, Device Defender violations, custom fields' types (values compare by what they are).",
+    ),
+    ("Fleet metrics", "no", "Need CloudWatch."),
+    (
+        "Certificates",
+        "yes",
+        "Keys, CSR, registration with and without CA, CA registration with registration code or SNI_ONLY, revocation, "
+        "transfer. A transfer is accepted or rejected in the same account, which plays both sides.",
+    ),
+    (
+        "Just-in-time registration",
+        "yes",
+        "PENDING_ACTIVATION and the event on $aws/events/certificates/registered/<CA id>; the first connection is "
+        "refused, as on AWS.",
+    ),
+    ("Certificate providers, OCSP stapling, custom server certificates", "no", "One local CA signs for all endpoints."),
+    (
+        "IoT policies",
+        "yes",
+        "All actions, wildcards, thing and certificate variables, all condition operators; policies of certificates, "
+        "thing groups and their parents; at most 10 a target, 5 versions, 2,048 characters. Changes hold at once.",
+    ),
+    (
+        "IoT policies: documents",
+        "partly",
+        "NotAction, NotResource and Principal are refused as malformed: AWS's IoT pages do not name them.",
+    ),
+    (
+        "Thing policy variables over HTTPS",
+        "partly",
+        "Without a client id they resolve only for an exclusively attached thing.",
+    ),
+    (
+        "Shared subscriptions and policies",
+        "partly",
+        "iot:Subscribe is asked for topicfilter/$share/<group>/<filter>; AWS does not document which resource it asks.",
+    ),
+    ("iot:GetConnection, ListSubscriptions, SendDirectMessage for device certificates", "yes", "On client/<id>."),
+    ("TestAuthorization, GetEffectivePolicies", "yes", "Cognito identity pools are not consulted."),
+    (
+        "Custom authorizers",
+        "yes",
+        "By username, WebSocket or HTTP query and headers, SNI's domain configuration, or default; token signatures; "
+        "policies of at most 10; the connection ends after disconnectAfterInSeconds. refreshAfterInSeconds and "
+        "enableCachingForHttp are kept, not acted on: each connection and HTTP request asks anew.",
+    ),
+    ("Cognito identities", "partly", "Can have policies attached; there is no Cognito to sign in with."),
+    (
+        "SigV4 (HTTPS and WebSocket)",
+        "partly",
+        "A signature names the caller and is not verified; local IAM restricts nobody.",
+    ),
+    (
+        "Credential provider and role aliases",
+        "partly",
+        "Over mutual TLS with iot:AssumeRoleWithCertificate and the thing name checked. The credentials are made "
+        "locally; the role's trust and permissions are not asked.",
+    ),
+    ("Topic rules API, destinations", "yes", "The rules engine has a table of its own."),
+    (
+        "iot-data: Publish, retained messages",
+        "yes",
+        "Over the AWS endpoint and mutual TLS (8443), with MQTT 5 properties. Topics encoded or with plain slashes.",
+    ),
+    (
+        "iot-data: connections",
+        "partly",
+        "GetConnection, DeleteConnection, ListSubscriptions, SendDirectMessage. Not: preventWillMessage, confirmation. "
+        "What was before the last start is not known.",
+    ),
+    ("Lifecycle events", "yes", "Presence, failed connections by authorization, subscriptions."),
+    (
+        "Registry events",
+        "yes",
+        "Things, types, type associations, groups, memberships; off until UpdateEventConfigurations. Hierarchy events "
+        "are not sent.",
+    ),
+    (
+        "DescribeEndpoint",
+        "partly",
+        "Gives localhost:<HTTPS port> for every type; MQTT over mutual TLS has its own port (endpoints.json).",
+    ),
+    ("Domain configurations", "partly", "Kept; the authorizer is in force by SNI. No custom server certificates."),
+    ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),
+    (
+        "Device Defender (audit, detect, security profiles, mitigation), software packages, streams, OTA updates, "
+        "bulk registration, encryption configuration",
+        "no",
+        "NotEmulated.",
+    ),
+]
