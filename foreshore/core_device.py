@@ -23,6 +23,7 @@ from foreshore.greengrass.host_artifact import prepare_project
 from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.service import Core
 from foreshore.greengrass.supervisor import factory
+from foreshore.greengrass.watcher import Watcher
 from foreshore.http import Request, Response
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
 from foreshore.iot.mqtt.server import Broker
@@ -116,7 +117,7 @@ class CoreDevice:
         await self.core.start()
 
     async def deploy(self) -> None:
-        """Deploy the project's recipes and wait until its components run or one can't."""
+        """Deploy the project's recipes, wait until its components run or one can't, and redeploy what changes."""
         if self.project.recipes is None:
             return
         await asyncio.to_thread(prepare_project, self.project.folder)
@@ -131,6 +132,9 @@ class CoreDevice:
                 f"the deployment ended {status.status}: {status.failure_cause}", code="deployment",
                 where=str(self.project.recipes), mend="see `foreshore logs` and `foreshore check`",
             )  # fmt: skip
+        watcher = Watcher(lifecycle, self.project.folder, lambda level, text: self.say(text, level))
+        self._stops.append(watcher.stop)
+        await watcher.start()
 
     async def listen(self, host: str, port: int) -> int:
         """Serve client devices over mutual TLS. Raises OSError when the port is taken."""
