@@ -1,0 +1,254 @@
+"""How devices prove who they are, with the AWS IoT device SDK and paho over real TLS."""
+
+import json
+import queue
+import ssl
+from datetime import UTC, datetime, timedelta
+
+import paho.mqtt.client as paho
+import pytest
+from awscrt import auth, mqtt
+from awsiot import mqtt_connection_builder
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from foreshore.seams import Publication
+
+ANYTHING = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}})
+
+
+def sign(name, key, issuer_name, issuer_key, *, ca=False):
+    now = datetime.now(UTC)
+    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, issuer_name))
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
+    builder = builder.not_valid_after(now + timedelta(days=10))
+    builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def key_pem(key):
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    ).decode()
+
+
+def listen(edge, filter):
+    """A queue of the messages on a filter."""
+    heard = queue.Queue()
+
+    async def add():
+        edge.iot.broker.add_listener(filter, heard.put)
+
+    edge.run(add())
+    return heard
+
+
+class Device:
+    """A paho client over TLS; `connect` gives the CONNACK reason or None when the connection was closed without."""
+
+    def __init__(self, edge, client_id, *, certificate=None, username=None, password=None, alpn=None):
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        context = ssl.create_default_context(cafile=str(edge.iot.authority.ca_path))
+        if certificate:
+            context.load_cert_chain(*map(str, certificate))
+        if alpn:
+            context.set_alpn_protocols([alpn])
+        self.client.tls_set_context(context)
+        if username is not None:
+            self.client.username_pw_set(username, password)
+        self.port = edge.iot.mqtts_port
+        self.answers = queue.Queue()
+        self.client.on_connect = lambda client, data, flags, reason, properties: self.answers.put(reason.getName())
+        self.client.on_disconnect = lambda client, data, flags, reason, properties: self.answers.put(None)
+
+    def connect(self):
+        self.client.connect("localhost", self.port)
+        self.client.loop_start()
+        return self.answers.get(timeout=10)
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def files(folder, certificate, key):
+    cert, private = folder / "cert.pem", folder / "key.pem"
+    cert.write_text(certificate)
+    private.write_text(key)
+    return cert, private
+
+
+def test_just_in_time_registration(edge, tmp_path):
+    iot = edge.client()
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca = sign("Fleet CA", ca_key, "Fleet CA", ca_key, ca=True)
+    registered = iot.register_ca_certificate(
+        caCertificate=ca, certificateMode="SNI_ONLY", setAsActive=True, allowAutoRegistration=True
+    )
+    events = listen(edge, "$aws/events/certificates/registered/#")
+    key = ec.generate_private_key(ec.SECP256R1())
+    pair = files(tmp_path, sign("dev", key, "Fleet CA", ca_key) + ca, key_pem(key))
+    first = Device(edge, "dev", certificate=pair)
+    assert first.connect() == "Not authorized"
+    first.close()
+    event = events.get(timeout=10)
+    assert event.topic.endswith(registered["certificateId"])
+    body = json.loads(event.payload)
+    assert body["certificateStatus"] == "PENDING_ACTIVATION"
+    iot.update_certificate(certificateId=body["certificateId"], newStatus="ACTIVE")
+    iot.create_policy(policyName="any", policyDocument=ANYTHING)
+    arn = f"arn:aws:iot:us-east-1:000000000000:cert/{body['certificateId']}"
+    iot.attach_policy(policyName="any", target=arn)
+    second = Device(edge, "dev", certificate=pair)
+    assert second.connect() == "Success"
+    second.close()
+
+
+def test_a_certificate_registered_without_its_ca(edge, tmp_path):
+    iot = edge.client()
+    key, ca_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    pem = sign("dev", key, "Elsewhere", ca_key)
+    made = iot.register_certificate_without_ca(certificatePem=pem, status="ACTIVE")
+    iot.create_policy(policyName="any", policyDocument=ANYTHING)
+    iot.attach_policy(policyName="any", target=made["certificateArn"])
+    device = Device(edge, "dev", certificate=files(tmp_path, pem, key_pem(key)))
+    assert device.connect() == "Success"
+    # Revoked, it is without rights at once.
+    gone = listen(edge, "$aws/events/presence/disconnected/dev")
+    iot.update_certificate(certificateId=made["certificateId"], newStatus="REVOKED")
+    device.client.publish("a", b"", qos=0)
+    assert json.loads(gone.get(timeout=10).payload)["principalIdentifier"] == made["certificateId"]
+    device.close()
+
+
+def test_presence_events(edge, tmp_path):
+    thing = edge.iot.ensure_thing
+    found = {}
+
+    async def make():
+        found["files"] = thing("d", policy_documents={"any": json.loads(ANYTHING)}, certs_folder=tmp_path / "d")
+
+    edge.run(make())
+    certificate = found["files"]
+    events = listen(edge, "$aws/events/#")
+    device = Device(edge, "d", certificate=(certificate.cert, certificate.key))
+    assert device.connect() == "Success"
+    device.client.subscribe("a/b")
+    device.client.unsubscribe("a/b")
+    kinds = {}
+    for _ in range(3):
+        event = events.get(timeout=10)
+        kinds[event.topic] = json.loads(event.payload)
+    device.close()
+    event = events.get(timeout=10)
+    kinds[event.topic] = json.loads(event.payload)
+    connected = kinds["$aws/events/presence/connected/d"]
+    assert (connected["eventType"], connected["ipAddress"]) == ("connected", "127.0.0.1")
+    assert connected["principalIdentifier"] == certificate.certificate_id
+    assert kinds["$aws/events/subscriptions/subscribed/d"]["topics"] == ["a/b"]
+    assert kinds["$aws/events/subscriptions/unsubscribed/d"]["topics"] == ["a/b"]
+    gone = kinds["$aws/events/presence/disconnected/d"]
+    assert (gone["clientInitiatedDisconnect"], gone["disconnectReason"]) == (True, "CLIENT_INITIATED_DISCONNECT")
+    assert gone["sessionIdentifier"] == connected["sessionIdentifier"]
+    assert gone["versionNumber"] == connected["versionNumber"]
+
+
+def test_registry_events(edge):
+    iot = edge.client()
+    events = listen(edge, "$aws/events/#")
+    iot.create_thing(thingName="silent")
+    iot.update_event_configurations(
+        eventConfigurations={
+            kind: {"Enabled": True} for kind in ("THING", "THING_GROUP", "THING_GROUP_MEMBERSHIP", "THING_TYPE")
+        }
+    )
+    iot.create_thing_type(thingTypeName="k")
+    iot.create_thing(thingName="t")
+    iot.update_thing(thingName="t", attributePayload={"attributes": {"a": "b"}})
+    iot.create_thing_group(thingGroupName="g")
+    iot.add_thing_to_thing_group(thingGroupName="g", thingName="t")
+    iot.delete_thing(thingName="t")
+    topics = [events.get(timeout=10).topic.removeprefix("$aws/events/") for _ in range(6)]
+    assert topics == [
+        "thingType/k/created",
+        "thing/t/created",
+        "thing/t/updated",
+        "thingGroup/g/created",
+        "thingGroupMembership/thingGroup/g/thing/t/added",
+        "thing/t/deleted",
+    ]
+
+
+@pytest.mark.parametrize("authenticated", [True, False])
+def test_a_custom_authorizer_over_mqtt(edge, authenticated):
+    iot = edge.client()
+    seen = []
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+            {"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:aws:iot:*:*:topic/free/*"},
+        ],
+    }
+
+    def authorize(payload):
+        seen.append(json.loads(payload))
+        return json.dumps(
+            {"isAuthenticated": authenticated, "principalId": "someone", "policyDocuments": [policy],
+             "disconnectAfterInSeconds": 86400, "refreshAfterInSeconds": 300}
+        ).encode()  # fmt: skip
+
+    edge.functions["auth"] = authorize
+    function = "arn:aws:lambda:us-east-1:000000000000:function:auth"
+    iot.create_authorizer(authorizerName="a", authorizerFunctionArn=function, signingDisabled=True, status="ACTIVE")
+    username = "me?x-amz-customauthorizer-name=a"
+    device = Device(edge, "c", username=username, password="secret", alpn="mqtt")
+    heard = listen(edge, "free/#")
+    gone = listen(edge, "$aws/events/presence/disconnected/c")
+    if not authenticated:
+        assert device.connect() == "Not authorized"
+        device.close()
+        return
+    assert device.connect() == "Success"
+    mqtt_data = seen[0]["protocolData"]["mqtt"]
+    assert mqtt_data == {"clientId": "c", "username": username, "password": "c2VjcmV0"}
+    device.client.publish("free/a", b"1", qos=1)
+    assert heard.get(timeout=10).principal == "someone"
+    device.client.publish("other", b"1", qos=0)
+    assert json.loads(gone.get(timeout=10).payload)["principalIdentifier"] == "someone"
+    device.close()
+
+
+def test_nobody_connects_without_any_proof(edge):
+    device = Device(edge, "c")
+    failed = listen(edge, "$aws/events/presence/connect_failed/c")
+    assert device.connect() == "Not authorized"
+    assert json.loads(failed.get(timeout=10).payload)["connectFailureReason"] == "AUTHORIZATION_FAILED"
+    device.close()
+
+
+def test_a_signed_websocket(edge):
+    connection = mqtt_connection_builder.websockets_with_default_aws_signing(
+        region="us-east-1",
+        credentials_provider=auth.AwsCredentialsProvider.new_static("AKIDEXAMPLE", "secret"),
+        endpoint="localhost",
+        port=edge.iot.https_port,
+        ca_filepath=str(edge.iot.authority.ca_path),
+        client_id="ws",
+        clean_session=True,
+        keep_alive_secs=60,
+    )
+    connection.connect().result(10)
+    received = queue.Queue()
+    future, _ = connection.subscribe("a", mqtt.QoS.AT_LEAST_ONCE, lambda topic, payload, **rest: received.put(payload))
+    future.result(10)
+
+    async def publish():
+        edge.iot.publish(Publication("a", b"over"))
+
+    edge.run(publish())
+    assert received.get(timeout=10) == b"over"
+    connection.disconnect().result(10)
