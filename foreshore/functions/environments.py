@@ -396,9 +396,9 @@ class Environment:
         """Report and answer the current invocation."""
         invocation = self.current
         assert invocation is not None
-        self.current = None
         self._cancel_timer()
         self._drain()
+        self.current = None
         if self._pending_line:
             self.owner.wrote(self._pending_line.decode("utf-8", "replace"), invocation)
             self._pending_line = b""

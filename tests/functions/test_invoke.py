@@ -1,5 +1,6 @@
 """Invoke, by boto3 over the AWS endpoint: results, errors in AWS's recorded shapes, logs, limits, reload."""
 
+import asyncio
 import base64
 import json
 import os
@@ -36,7 +37,8 @@ def handler(event, context):
         return dict(os.environ)
     if do == "context":
         return {"id": context.aws_request_id, "arn": context.invoked_function_arn, "memory": context.memory_limit_in_mb,
-                "client": context.client_context and context.client_context.custom, "identity": context.identity is None,
+                "client": context.client_context and context.client_context.custom,
+                "identity": context.identity is None,
                 "left": context.get_remaining_time_in_millis(), "version": context.function_version, "pid": os.getpid()}
     return event
 """
@@ -116,11 +118,30 @@ def test_a_timeout_ends_the_environment(create):
     assert call(create.client, {"do": "context"})[1]["pid"] != before["pid"]
 
 
-def test_a_worker_killed_from_outside_is_seen(create):
+def test_a_worker_killed_from_outside_is_seen(create, edge):
     create()
-    edge_call = call(create.client, {"do": "context"})[1]
-    os.kill(edge_call["pid"], signal.SIGKILL)
-    assert call(create.client, {"do": "context"})[1]["pid"] != edge_call["pid"]
+    pid = call(create.client, {"do": "context"})[1]["pid"]
+    assert edge.functions.stats()["fn"]["workers"] == [pid]
+    os.kill(pid, signal.SIGKILL)
+    edge.wait_for(lambda: not edge.functions.stats()["fn"]["workers"])
+    assert call(create.client, {"do": "context"})[1]["pid"] != pid
+
+
+def test_a_worker_killed_in_the_middle_is_reported(create, edge):
+    create()
+    pid = call(create.client, {"do": "context"})[1]["pid"]
+
+    async def kill_while_busy():
+        running = edge.functions.invoke("fn", b'{"do": "sleep"}')
+        task = asyncio.ensure_future(running)
+        await asyncio.sleep(0)
+        os.kill(pid, signal.SIGKILL)
+        return await task
+
+    payload = json.loads(edge.run(kill_while_busy()).payload)
+    assert payload["errorType"] == "Runtime.ExitError"
+    assert payload["errorMessage"].endswith("Error: Runtime exited with error: signal: killed")
+    assert call(create.client, {"again": 1})[1] == {"again": 1}
 
 
 @pytest.mark.parametrize(
@@ -304,8 +325,6 @@ def test_more_invocations_than_environments_wait(make_edge, package):
                            Code={"ZipFile": package({"app.py": source})})  # fmt: skip
 
     async def many():
-        import asyncio
-
         return await asyncio.gather(*(edge.functions.invoke("fn", b"{}") for _ in range(8)))
 
     results = edge.run(many())

@@ -36,18 +36,12 @@ def is_plain(value: Any) -> bool:
 
 def encode(value: Any, execution_env: str) -> str:
     """Give the JSON text. Raises TypeError or ValueError, worded as AWS's encoder does."""
-    unescaped = execution_env in UNESCAPED_RUNTIMES
-    text = _unescaped if unescaped else _escaped
+    text = _unescaped if execution_env in UNESCAPED_RUNTIMES else _escaped
     if is_plain_and_acyclic(value):
-        result = text(value)
-    else:
-        parts: list[str] = []
-        _write(value, text, parts, set())
-        result = "".join(parts)
-    if unescaped and ("\u2028" in result or "\u2029" in result):
-        # These two end a line in JavaScript, so the encoder escapes them even when it leaves the rest as it is.
-        result = result.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return result
+        return text(value)
+    parts: list[str] = []
+    _write(value, text, parts, set())
+    return "".join(parts)
 
 
 def is_plain_and_acyclic(value: Any) -> bool:
