@@ -235,6 +235,9 @@ class Compiler:
         operate = operators.add(self.old) if node.operator == "+" else operators.OPERATORS[node.operator]
         if isinstance(node.right, syntax.Literal) and self.watch is None:
             constant = node.right.value
+            compare = operators.COMPARE.get(node.operator)
+            if compare is not None and type(constant) in (int, Decimal):
+                return _number_test(left, operate, compare, constant)
             return lambda env: operate(left(env), constant)
         return lambda env: operate(left(env), right(env))
 
@@ -398,7 +401,8 @@ class Compiler:
         self._since_2016("A nested query", node)
         self.has_subquery = True
         source = self._source(node.source)
-        implicit = node.source.name if isinstance(node.source, syntax.Field | syntax.Member) else ""
+        named = isinstance(node.source, syntax.Field | syntax.Member) and not node.alias
+        implicit = node.source.name if named else ""
         place = len(self.scopes)
         self.scopes.append(Scope(place, node.alias, implicit))
         where = self.compile(node.where) if node.where else None
@@ -436,9 +440,10 @@ class Compiler:
             return self._outward_member(node) or self.compile(node)
         candidates: list[Closure] = []
         for depth in range(len(self.scopes), 0, -1):
-            saved, self.scopes = self.scopes, self.scopes[:depth]
-            candidates.append(self._field(node))
-            self.scopes = saved
+            scope = self.scopes[depth - 1]
+            candidates.append(
+                _row_itself(scope.place) if scope.alias == node.name else _row_member(scope.place, node.name)
+            )
         candidates.append(_root_field(node.name))
 
         def find(env: Env) -> Value:
@@ -524,12 +529,35 @@ def _undefined(env: Env) -> Value:
     return UNDEFINED
 
 
+def _row_itself(place: int) -> Closure:
+    return lambda env: env.rows[place]
+
+
+def _row_member(place: int, name: str) -> Closure:
+    def member(env: Env) -> Value:
+        row = env.rows[place]
+        return row.get(name, UNDEFINED) if type(row) is dict else UNDEFINED
+
+    return member
+
+
 def _root_field(name: str) -> Closure:
     def field(env: Env) -> Value:
         root = env.root
         return root.get(name, UNDEFINED) if type(root) is dict else UNDEFINED
 
     return field
+
+
+def _number_test(left: Closure, operate: operators.Operator, compare: operators.Operator, constant: Value) -> Closure:
+    """`x > 30`: two numbers are compared at once; anything else goes the operator's whole way."""
+
+    def test(env: Env) -> Value:
+        value = left(env)
+        kind = type(value)
+        return compare(value, constant) if kind is int or kind is Decimal else operate(value, constant)
+
+    return test
 
 
 def _scalar_only(value: Closure) -> Closure:

@@ -112,7 +112,7 @@ CONTEXT: dict[str, tuple[Function, int, int]] = {
     "sourceip": (lambda message, old: _or_undefined(message.source_ip), 0, 0),
     "timestamp": (lambda message, old: message.timestamp_ms, 0, 0),
     "topic": (_topic, 0, 1),
-    "traceid": (lambda message, old: _or_undefined(message.client_id and message.trace_id), 0, 0),
+    "traceid": (lambda message, old: (message.client_id and message.trace_uuid) or UNDEFINED, 0, 0),
 }
 
 

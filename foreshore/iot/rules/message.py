@@ -38,9 +38,9 @@ _UNREAD = object()
 class Message:
     """One message as the rules engine sees it. `client_id` is None when it did not come by MQTT.
 
-    `principal` is a certificate id (64 hex), `role-id:session` or a user id. The four MQTT 5 properties are None when
-    absent; `format_indicator` is `UNSPECIFIED_BYTES` or `UTF8_DATA`. The payload is decoded once, however many rules
-    read it.
+    `trace_id` is 32 hex digits or a UUID; both read as a UUID. `principal` is a certificate id (64 hex),
+    `role-id:session` or a user id. The four MQTT 5 properties are None when absent; `format_indicator` is
+    `UNSPECIFIED_BYTES` or `UTF8_DATA`. The payload is decoded once, however many rules read it.
     """
 
     topic: str
@@ -60,6 +60,14 @@ class Message:
     random_bytes: Callable[[int], bytes] = entropy
     _new: Value = field(default=_UNREAD, repr=False)
     _old: Value = field(default=_UNREAD, repr=False)
+
+    @property
+    def trace_uuid(self) -> str:
+        """The trace id as AWS prints it; empty without one."""
+        trace = self.trace_id or ""
+        if len(trace) != 32:
+            return trace
+        return f"{trace[:8]}-{trace[8:12]}-{trace[12:16]}-{trace[16:20]}-{trace[20:]}"
 
     def value(self, old: bool) -> Value:
         """The payload decoded: a JSON value, or UNDEFINED when it is none (2015-10-08 keeps `10.0`, later do not)."""

@@ -134,6 +134,11 @@ multiply = _arithmetic(_multiply, ARITHMETIC.multiply)
 divide = _arithmetic(_divide, ARITHMETIC.divide)
 remainder = _arithmetic(_remainder, ARITHMETIC.remainder)
 
+COMPARE: dict[str, Operator] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne,
+}  # fmt: skip
+"""What a comparison of two numbers comes to."""
+
 OPERATORS: dict[str, Operator] = {
     "=": equal,
     "<>": unequal,

@@ -329,6 +329,8 @@ class Parser:
             return syntax.Literal(token.start, token.end, {"TRUE": True, "FALSE": False, "NULL": None}[word])
         if word == "SELECT":
             raise self._unexpected("a nested query stands in brackets: (SELECT …)")
+        if word == "NOT":
+            raise self._unexpected("NOT binds looser than what stands before it: put it in brackets")
         following = self._peek()
         is_call = following.text == "(" and following.kind == "symbol"
         if word == "CASE" and not is_call and following.text not in (".", ",") and following.kind != "end":

@@ -34,7 +34,7 @@ def error_document(rule: str, message: Message, failures: list[Failure]) -> dict
     return {
         "ruleName": rule,
         "topic": message.topic,
-        "cloudwatchTraceId": message.trace_id or "",
+        "cloudwatchTraceId": message.trace_uuid,
         "clientId": "N/A" if message.client_id is None else message.client_id,
         "sourceIp": message.source_ip or "N/A",
         "base64OriginalPayload": base64.b64encode(message.payload).decode(),
