@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,11 @@ import click
 
 from foreshore.errors import UserError
 from foreshore.greengrass.checks import Source, check
-from foreshore.greengrass.findings import Finding
+from foreshore.greengrass.findings import Finding, Severity
 from foreshore.greengrass.recipe_store import SUFFIXES, deployment_file, recipe_files
+from foreshore.project import Project
+
+_RESOURCES = re.compile(r'^(?:  |\t)?"?Resources"?\s*:', re.MULTILINE)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,21 +26,52 @@ from foreshore.greengrass.recipe_store import SUFFIXES, deployment_file, recipe_
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.pass_context
 def command(ctx: click.Context, paths: tuple[Path, ...], against: Path | None, as_json: bool, strict: bool) -> None:
-    """Check Greengrass recipes (folders or files; default: recipes/) and tell what to mend.
+    """Check Greengrass recipes, deployment documents and templates, and tell what to mend.
 
-    Exit code 2 when there is an error, 0 when there are only warnings.
+    PATHS are files or folders of recipes; without them, the project's recipes and templates. Recipes are compared with
+    those that a local core has taken, or with --against, for defaults that an upgrade will not apply. Exit code 2 when
+    there is an error, 0 when there are only warnings.
     """
     project = Path((ctx.obj or {}).get("project", "."))
+    earlier = [_source(file) for file in _earlier(project, against)]
     findings: list[Finding] = []
     files = 0
-    for path in paths or (project / "recipes",):
+    for path in paths or _of_project(project):
+        if _is_template(path):
+            findings += _lint(path)
+            files += 1
+            continue
         recipes, deployment = _sources(path)
-        earlier = [_source(file) for file in _earlier(project, against)]
         findings += check(recipes, deployment, earlier)
         files += len(recipes) + (deployment is not None)
     _print(findings, files, as_json)
     errors = sum(each.severity == "error" for each in findings)
     ctx.exit(2 if errors or (strict and findings) else 0)
+
+
+def _of_project(folder: Path) -> list[Path]:
+    project = Project.read(folder)
+    found = [project.recipes] if project.recipes is not None else []
+    here = Path.cwd()
+    places = [*found, *project.templates.values()]
+    return [place.relative_to(here) if place.is_relative_to(here) else place for place in places]
+
+
+def _is_template(path: Path) -> bool:
+    return path.is_file() and _RESOURCES.search(path.read_text("utf-8", errors="replace")) is not None
+
+
+def _lint(path: Path) -> list[Finding]:
+    """cfn-lint's findings in a SAM or CloudFormation template."""
+    from cfnlint.api import lint_file
+    from cfnlint.config import ManualArgs
+
+    found = []
+    for match in lint_file(path, config=ManualArgs(regions=["us-east-1"])):
+        severity: Severity = "error" if match.rule.severity == "error" else "warning"
+        mend = f"see {match.rule.source_url}" if match.rule.source_url else match.rule.shortdesc
+        found.append(Finding(str(path), match.linenumber, severity, match.rule.id, match.message, mend))
+    return sorted(found)
 
 
 def _sources(path: Path) -> tuple[list[Source], Source | None]:

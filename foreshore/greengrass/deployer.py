@@ -165,7 +165,8 @@ class Deployer:
             cause = f"{type(error).__name__}: {error}"
             _fail(status, "FAILED_UNABLE_TO_ROLLBACK", ["DEPLOYMENT_FAILURE", "IO_ERROR"], ["NUCLEUS_ERROR"], cause)
         level = "INFO" if status.status == "SUCCEEDED" else "ERROR"
-        self._say(level, f"deployment {deployment.id} ended {status.status}. {status.failure_cause}".rstrip())
+        cause = f": {status.failure_cause}" if status.failure_cause else ""
+        self._say(level, f"deployment {deployment.id} ended {status.status}{cause}")
 
     # one deployment
 

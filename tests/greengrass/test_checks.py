@@ -211,6 +211,23 @@ def test_the_command(tmp_path: Path) -> None:
     assert finding["file"].endswith("app.yaml")
 
 
+def test_the_command_checks_templates_too(tmp_path: Path) -> None:
+    (tmp_path / "cloud_functions").mkdir()
+    template = tmp_path / "cloud_functions/template.yaml"
+    template.write_text(
+        "AWSTemplateFormatVersion: '2010-09-09'\nResources:\n  Queue:\n    Type: AWS::SQS::Queue\n"
+        "    Properties:\n      VisibilityTimeot: 3\n"
+    )
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/app.yaml").write_text(GOOD)
+    result = CliRunner().invoke(command, [], obj={"project": str(tmp_path)})
+    assert result.exit_code == 2
+    assert f"{template}:6: error[E3002]" in result.output
+    assert "2 files: 1 errors" in result.output
+    template.write_text("Resources: [\n")
+    assert CliRunner().invoke(command, [str(template)]).exit_code == 2
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda children: (

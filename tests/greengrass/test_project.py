@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 from foreshore.cli.component import command
 from foreshore.errors import UserError
+from foreshore.greengrass.configuration import Configuration
+from foreshore.greengrass.configuration_journal import ConfigurationJournal
 from foreshore.greengrass.watcher import Watcher
 from foreshore.http import Server
 from tests.greengrass.supervisor_bench import SLEEP, Bench, run
@@ -162,6 +164,57 @@ def test_a_core_killed_and_started_again_brings_its_components_back(tmp_path: Pa
         await again.until(lambda: again.state("com.example.thing") == "RUNNING")
         assert again.supervisor.deployer.groups == {"LOCAL_DEPLOYMENT": {"com.example.thing": "1.0.0"}}
         await again.supervisor.stop()
+
+    asyncio.run(main())
+
+
+ROUNDS = """
+import asyncio, sys
+from pathlib import Path
+from foreshore.greengrass.configuration import Configuration
+from foreshore.greengrass.configuration_journal import ConfigurationJournal
+from tests.greengrass.supervisor_bench import SLEEP, Bench
+
+async def main():
+    folder = Path(sys.argv[1])
+    journal = ConfigurationJournal(folder / "config.db", case_sensitive=False)
+    bench = Bench(folder, Configuration(journal=journal, trees=journal.load()))
+    await bench.supervisor.start()
+    for number in range(1, 1000):
+        body = "ComponentConfiguration: {DefaultConfiguration: {round: 0}}\\n"
+        bench.recipe("app", f"1.0.{number}", body=body, run=SLEEP)
+        wish = {"app": {"MERGE": {"round": number}}}
+        identifier = await bench.supervisor.deploy_local(bench.recipes, None, {"app": f"1.0.{number}"}, [], wish)
+        print("began", number, flush=True)
+        await bench.supervisor.wait(identifier)
+        print("ended", number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("word", "number"), [("began", 1), ("ended", 1), ("began", 3), ("ended", 3)])
+def test_kill_9_at_any_moment_of_a_deployment(tmp_path: Path, word: str, number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", ROUNDS, str(tmp_path)], stdout=subprocess.PIPE, text=True) as core:
+        assert core.stdout is not None
+        while core.stdout.readline() != f"{word} {number}\n":
+            assert core.poll() is None
+        core.kill()
+
+    async def main() -> None:
+        journal = ConfigurationJournal(tmp_path / "config.db", case_sensitive=False)
+        again = Bench(tmp_path, Configuration(journal=journal, trees=journal.load()))
+        await again.supervisor.start()
+        if word == "ended":
+            acknowledged = again.supervisor.details("app")
+            assert acknowledged.version in (f"1.0.{number}", f"1.0.{number + 1}")
+            assert acknowledged.configuration["round"] in (number, number + 1)
+        for each in again.supervisor.processes.definitions:
+            await again.until(lambda each=each: again.state(each) == "RUNNING")
+        again.recipe("app", "2.0.0", run=SLEEP)
+        assert (await again.deploy(app="2.0.0")).status == "SUCCEEDED"
+        await again.supervisor.stop()
+        journal.close()
 
     asyncio.run(main())
 
