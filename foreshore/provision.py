@@ -191,6 +191,17 @@ async def _make_topic_rule(rooms: Rooms, stack: Stack, logical_id: str, properti
         rooms.iot.create_topic_rule(stack.identities[logical_id]["Ref"], _lower_keys(properties["TopicRulePayload"]))
 
 
+def _iot_type(resource_type: str) -> Type:
+    """A type that `rooms.iot.resources` makes: things, policies, groups and their like."""
+
+    async def make(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
+        if rooms.iot is not None:
+            rooms.iot.resources.make(resource_type, str(stack.identities[logical_id]["Ref"]), properties)
+
+    prefix = _IOT_TYPES[resource_type]
+    return Type(_named("iot", prefix) if prefix else _marker, make)
+
+
 def _lower_keys(value: Json) -> Json:
     """CloudFormation's PascalCase to the API's camelCase, through nested actions (`DynamoDBv2` → `dynamoDBv2`)."""
     if isinstance(value, list):
@@ -235,7 +246,21 @@ async def _make_edge_policy(rooms: Rooms, stack: Stack, logical_id: str, propert
     rooms.edge_policies[stack.identities[logical_id]["Ref"]] = config
 
 
+# What stands before the name in the ARN; attachments have neither.
+_IOT_TYPES = {
+    "AWS::IoT::Authorizer": "authorizer/",
+    "AWS::IoT::BillingGroup": "billinggroup/",
+    "AWS::IoT::Policy": "policy/",
+    "AWS::IoT::PolicyPrincipalAttachment": "",
+    "AWS::IoT::RoleAlias": "rolealias/",
+    "AWS::IoT::Thing": "thing/",
+    "AWS::IoT::ThingGroup": "thinggroup/",
+    "AWS::IoT::ThingPrincipalAttachment": "",
+    "AWS::IoT::ThingType": "thingtype/",
+}
+
 TYPES: dict[str, Type] = {
+    **{name: _iot_type(name) for name in _IOT_TYPES},
     "AWS::Lambda::Function": Type(_named("lambda", "function:"), _make_function),
     "AWS::Lambda::Version": Type(_version_identity, _make_version),
     "AWS::Lambda::Alias": Type(_alias_identity, _make_alias),

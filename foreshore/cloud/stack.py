@@ -53,6 +53,9 @@ _NAME_PROPERTIES = {
     "AWS::IoT::ThingType": "ThingTypeName",
     "AWS::IoT::ThingGroup": "ThingGroupName",
     "AWS::IoT::Policy": "PolicyName",
+    "AWS::IoT::BillingGroup": "BillingGroupName",
+    "AWS::IoT::RoleAlias": "RoleAlias",
+    "AWS::IoT::Authorizer": "AuthorizerName",
 }
 
 

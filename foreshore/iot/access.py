@@ -25,6 +25,9 @@ from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.registry import Registry
 from foreshore.iot.store import Arns, Document
 
+MAX_CERTIFICATES = 20_000
+"""Certificates whose policy variables are kept parsed."""
+
 MAX_DECISIONS = 4096
 """Decisions kept for one connection before they are forgotten and made anew."""
 
@@ -113,6 +116,7 @@ class PolicyAccess:
         self._registry = registry
         self._arns = arns
         self._generation = 0
+        self._contexts: dict[str, Context] = {}
         self.authorize: Authorize = lambda request: None
 
     def invalidate(self) -> None:
@@ -162,7 +166,12 @@ class PolicyAccess:
             return None
         identifier: str = document["certificateId"]
         arn = self._certificates.arn(identifier)
-        context = certificate_context(der)
+        known = self._contexts.get(identifier)
+        if known is None:
+            if len(self._contexts) >= MAX_CERTIFICATES:
+                self._contexts.clear()
+            known = self._contexts[identifier] = certificate_context(der)
+        context = dict(known)
         context["aws:sourceip"] = source_ip
         if client_id is not None:
             context["iot:clientid"] = client_id

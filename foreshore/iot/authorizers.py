@@ -244,7 +244,7 @@ class Authorizers:
     async def _ask(self, authorizer: Document, token: str | None, verified: bool, data: Document) -> Document:
         """Invoke the function. Raises AwsError InvalidResponseException for anything but an answer."""
         if self._invoke is None:
-            raise NotEmulated("custom authorizers without Lambda.", "Start with the lambda room.")
+            raise NotEmulated("custom authorizers without Lambda", "Start with the lambda room.")
         event: Document = {
             "signatureVerified": verified,
             "protocols": list(data),

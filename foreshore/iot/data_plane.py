@@ -216,7 +216,7 @@ class DataPlane:
         client_id = params["clientId"]
         self._permit(context, "iot:DeleteConnection", f"client/{client_id}")
         if params.get("preventWillMessage"):
-            raise NotEmulated("DeleteConnection with preventWillMessage.")
+            raise NotEmulated("DeleteConnection with preventWillMessage")
         ended = self._bus.forget(client_id) if params.get("cleanSession") else self._bus.disconnect(client_id)
         if not ended:
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
@@ -237,7 +237,7 @@ class DataPlane:
             raise AwsError("InvalidRequestException", f"Invalid topic {topic}", 400)
         identity = self._permit(context, "iot:SendDirectMessage", f"client/{client_id}")
         if params.get("confirmation"):
-            raise NotEmulated("SendDirectMessage with confirmation.")
+            raise NotEmulated("SendDirectMessage with confirmation")
         publication = self._publication(topic, params, context, identity)
         if not self._bus.deliver_to(client_id, publication):
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
@@ -247,7 +247,7 @@ class DataPlane:
 
     def _shadows(self) -> Shadows:
         if self.shadows is None:
-            raise NotEmulated("device shadows.")
+            raise NotEmulated("device shadows")
         return self.shadows
 
     def get_shadow(self, params: Params, context: CallContext) -> Document:

@@ -123,8 +123,10 @@ class Registry:
                 self.events.type_association("ADDED", document, type_name)
         return self._created(document)
 
-    def _changed(self, name: str) -> None:
-        self._ground.changed()
+    def _changed(self, name: str, *, principals: bool = False) -> None:
+        """Access may differ when the thing has principals, or had until now."""
+        if principals or self.principals.of(name):
+            self._ground.changed()
         self.on_change(name)
 
     def _created(self, document: Document) -> Document:
@@ -334,13 +336,13 @@ class Registry:
                 400,
             )
         self.principals.add(thing, principal, kind)
-        self._changed(thing)
+        self._changed(thing, principals=True)
 
     def detach(self, params: Params, context: CallContext | None = None) -> None:
         """DetachThingPrincipal."""
         self.find(params["thingName"])
         self.principals.remove(params["thingName"], params["principal"])
-        self._changed(params["thingName"])
+        self._changed(params["thingName"], principals=True)
 
     def list_principals(self, params: Params, context: CallContext) -> Document:
         """ListThingPrincipals."""

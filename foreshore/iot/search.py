@@ -147,7 +147,7 @@ class _Parser:
                 raise _broken(f"{text} has no number")
             return _compare_test(text, bound)
         if kind == "word" and text.startswith("geo_distance"):
-            raise NotEmulated("fleet indexing's location queries.")
+            raise NotEmulated("fleet indexing's location queries")
         if kind not in ("word", "quoted"):
             raise _broken(f"unexpected {text!r}")
         return _text_test(text, kind == "quoted")

@@ -39,6 +39,7 @@ from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.registry import Registry
 from foreshore.iot.registry_events import RegistryEvents
+from foreshore.iot.resources import Resources
 from foreshore.iot.rules import compile as compile_sql
 from foreshore.iot.rules.engine import Engine
 from foreshore.iot.settings import Settings
@@ -166,6 +167,7 @@ class IotCore:
             lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
         )  # fmt: skip
         self.control = service_of("iot", self.parts())
+        self.resources = Resources(self.parts(), self.registry, self.policies)
         self.data = service_of("iot-data", [self.data_plane])
         self.jobs_data = service_of("iot-jobs-data", [])
         self.https = DeviceHttps(self.access, self.data, self.jobs_data, credentials, self._upgrade)
@@ -291,14 +293,14 @@ class IotCore:
     def shadow(self, thing: str, name: str | None) -> bytes:
         """A shadow's document, for the rules' get_thing_shadow. Raises AwsError."""
         if self.data_plane.shadows is None:
-            raise NotEmulated("device shadows.")
+            raise NotEmulated("device shadows")
         return self.data_plane.shadows.get(thing, name or "")
 
     def registry_data(self, operation: str, thing: str) -> dict[str, Any]:
         """DescribeThing or ListThingGroupsForThing, for the rules' get_registry_data. Raises AwsError."""
         handler = self.control.operations.get(operation)
         if handler is None or operation not in ("DescribeThing", "ListThingGroupsForThing"):
-            raise NotEmulated(f"get_registry_data of {operation}.")
+            raise NotEmulated(f"get_registry_data of {operation}")
         found: dict[str, Any] = handler({"thingName": thing}, None)  # type: ignore[arg-type]
         return found
 

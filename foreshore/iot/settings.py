@@ -145,7 +145,7 @@ class Settings:
         if name in self.domains:
             raise AwsError("ResourceAlreadyExistsException", f"The domain configuration {name} exists already.", 409)
         if params.get("serverCertificateArns"):
-            raise NotEmulated("server certificates of custom domains.", "The local CA signs for all endpoints.")
+            raise NotEmulated("server certificates of custom domains", "The local CA signs for all endpoints.")
         document = {key: value for key, value in params.items() if key != "tags"}
         document |= {
             "domainConfigurationArn": self._domain_arn(name),

@@ -428,7 +428,7 @@ class Service:
             operation = self.model.route(request)
             handler = self.operations.get(operation.name)
             if handler is None:
-                raise NotEmulated(f"{self.model.metadata.get('serviceId', self.model.name)} {operation.name}.")
+                raise NotEmulated(f"{self.model.metadata.get('serviceId', self.model.name)} {operation.name}")
             params = self.model.read(operation, request)
             self.model.validate(operation, params)
             context = CallContext(operation.name, request, request_id, access_key(request))
