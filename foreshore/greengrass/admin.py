@@ -37,6 +37,9 @@ async def answer(supervisor: Supervisor, request: Request) -> Response:
     path = request.path.strip("/").split("/")
     if path[:2] == ["_foreshore", "greengrass"]:
         path = path[3:]
+    if request.method != "GET" and not request.header("content-type").startswith("application/json"):
+        # A web page elsewhere can POST here without asking, but not with this type (Fetch standard, CORS).
+        return _error(415, "content-type", "send Content-Type: application/json")
     try:
         return await _route(supervisor, request.method, path, dict(request.query), request.body)
     except ComponentNotFound as error:

@@ -77,6 +77,9 @@ class ArtifactStore:
         if scheme not in ("s3", "greengrass"):
             raise NotEmulated(f"artifacts of {scheme}: ({recipe.name})", "Use an s3:// URI.")
         name, version, file = recipe.name, str(recipe.version), artifact.file_name
+        if file in ("", ".", ".."):
+            mend = "end the URI with a file's name"
+            raise UserError(f"{artifact.uri!r} names no file", code="bad-recipe", where=recipe.where, mend=mend)
         tried = list(self._candidates(name, version, file))
         found = [candidate for candidate in tried if candidate.exists()]
         if found:

@@ -17,7 +17,7 @@ from foreshore.greengrass.documents import Document, Path, read
 from foreshore.greengrass.versions import BadVersion, Range, Version, check_component_version
 
 FORMAT_VERSION = "2020-01-25"
-NAME = re.compile(r"^[a-zA-Z0-9\-_.]+$")
+NAME = re.compile(r"^(?!\.{1,2}$)[a-zA-Z0-9\-_.]+$")
 MAX_NAME = 128
 STEPS = ("bootstrap", "install", "startup", "run", "shutdown", "recover", "uninstall")
 ALL = "all"
@@ -49,7 +49,7 @@ class Artifact:
     @property
     def file_name(self) -> str:
         """The last part of the URI: the file's name under `packages/artifacts/<component>/<version>`."""
-        return self.uri.rstrip("/").rpartition("/")[2]
+        return self.uri.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ class Runner:
         async with self._lock:
             try:
                 await self._start(name, run, step, environment)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self.log.write("ERROR", "shell-runner-error", str(error), self._contexts(step))
                 self.post(StepFailed(name, run, "IO_ERROR"))
                 return

@@ -214,3 +214,40 @@ def test_a_long_socket_path_is_given_relative(tmp_path: Path) -> None:
         await bench.until(lambda: "stdout. ../../ipc.socket." in bench.text("app"))
 
     run(deep, work)
+
+
+HOSTILE = [
+    ("app", "..", "a.py", "no component name"),
+    ("app", "app", "..", "names no file"),
+    ("app", "app", "", "names no file"),
+    ("app", "app", "../../etc/passwd", "no artifact passwd"),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "artifact", "what"), HOSTILE)
+def test_names_never_lead_out_of_the_folders(tmp_path: Path, file: str, name: str, artifact: str, what: str) -> None:
+    async def work(bench: Bench) -> None:
+        (bench.recipes / f"{file}.yaml").write_text(
+            f"RecipeFormatVersion: '2020-01-25'\nComponentName: {name}\nComponentVersion: 1.0.0\n"
+            f"Manifests:\n  - Artifacts:\n      - URI: s3://B/{artifact}\n"
+        )
+        try:
+            status = await bench.deploy_with({}, {name: "1.0.0"})
+            assert what in status.failure_cause
+        except UserError as error:
+            assert what in error.what
+
+    run(tmp_path, work)
+
+
+def test_what_can_not_be_started_is_an_error_of_the_component(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        (bench.recipes / "app.yaml").write_text(
+            "RecipeFormatVersion: '2020-01-25'\nComponentName: app\nComponentVersion: 1.0.0\n"
+            'Manifests:\n  - Lifecycle: {Setenv: {BAD: "a\\0b"}, Run: echo}\n'
+        )
+        status = await bench.deploy_with({}, {"app": "1.0.0"}, policy="DO_NOTHING")
+        assert status.error_stack[-1] == "COMPONENT_BROKEN"
+        assert bench.supervisor.runner("app").machine.status_code == "RUN_IO_ERROR"
+
+    run(tmp_path, work)
