@@ -12,6 +12,7 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 # The shells: the only modules of a room that do I/O, ask the clock or draw random numbers.
 SHELLS = {
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
+    "greengrass/shadow_manager.py",
     "greengrass/cloud_proxy.py", "greengrass/effective_configuration.py", "greengrass/server.py", "greengrass/service.py",
     "greengrass/admin.py", "greengrass/artifacts.py", "greengrass/deployer.py", "greengrass/processes.py",
     "greengrass/recipe_store.py", "greengrass/runner.py", "greengrass/supervisor.py", "greengrass/watcher.py",

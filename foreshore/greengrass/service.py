@@ -41,6 +41,9 @@ from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
+from foreshore.greengrass.shadow_manager import NAME as SHADOW_MANAGER
+from foreshore.greengrass.shadow_manager import ShadowManager
+from foreshore.greengrass.shadow_store import ShadowStore
 from foreshore.greengrass.spooler import read_settings
 from foreshore.greengrass.static_components import StaticComponents
 from foreshore.greengrass.token_exchange import Credentials, TokenExchange
@@ -108,7 +111,9 @@ class Core:
         self.profile: Profile = profile
         self.ipc_socket = root / ("gg-ipc.socket" if profile == "lite" else "ipc.socket")
         self.fetch_secret = fetch_secret
-        self.shadows = shadows
+        self._given_shadows = shadows
+        self._shadow_manager: ShadowManager | None = None
+        self.shadows: Shadows | None = shadows
         self.credentials = credentials
         self.client_devices = client_devices
         self.pubsub = PubSub()
@@ -137,6 +142,9 @@ class Core:
             self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
             await self._listen()
             self.cloud.start()
+            if self._shadow_manager is not None:
+                self._shadow_manager.start()
+                self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
             await self.lifecycle.start()
         except BaseException:
             await self.stop()
@@ -153,6 +161,10 @@ class Core:
         settings = read_settings(self.configuration.document(NUCLEUS))
         self.cloud = CloudProxy(self._link, self.root / "work" / NUCLEUS / "spooler.db", settings, self.say)
         self._stops.append(self.cloud.stop)
+        if self._given_shadows is None:
+            self._shadow_manager = ShadowManager(self, ShadowStore(self.root / "work" / SHADOW_MANAGER / "shadows.db"))
+            self._stops.append(self._shadow_manager.stop)
+            self.shadows = self._shadow_manager
         self._effective = EffectiveConfiguration(
             self.root / "config" / "effectiveConfig.yaml", self._effective_document
         )
@@ -233,6 +245,8 @@ class Core:
 
     def _on_configuration(self, change: Change) -> None:
         self._effective.changed()
+        if change.component == SHADOW_MANAGER and self._shadow_manager is not None:
+            self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
         if not change.path or change.path[0].lower() == "accesscontrol":
             self._load_policies(change.component)
 
@@ -306,6 +320,16 @@ class Core:
             attributes: dict[str, object] = {"component": source, "bytes": len(publication.payload)}
             duration = time.time_ns() - start
             self._span(Span(trace_id, span_id, parent, "greengrass", name, start, duration, kept, attributes))
+
+    async def publish_now(self, topic: str, payload: bytes) -> bool:
+        """Publish at QoS 1 past the spooler; False when the link is down or breaks."""
+        if not self._link.connected:
+            return False
+        try:
+            publication = Publication(topic, payload, qos=1, timestamp_ms=self.now_ms())
+            return await self._link.publish(publication) < 0x80
+        except (ConnectionError, TimeoutError):
+            return False
 
     async def subscribe_to_cloud(
         self, filter: str, qos: int, deliver: Callable[[Publication], None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from foreshore.greengrass.ipc import OPERATIONS
 
-_SHADOWS = ("partly", "when the core is given shadows (IoT Core's own documents); no copy for offline use")
 _DEVICES = ("partly", "when the core is given client device auth; otherwise NotEmulated")
 NOTES: dict[str, tuple[str, str]] = {
     "SubscribeToIoTCoreConnectionStatus": (
@@ -14,10 +13,6 @@ NOTES: dict[str, tuple[str, str]] = {
     "PutComponentMetric": ("partly", "checked and written to the component's log; not published as telemetry"),
     "CreateDebugPassword": ("partly", "a password is made, but no debug console is behind it; no certificate hashes"),
     "GetSecretValue": ("partly", "read from the backend's Secrets Manager on each call, not kept for offline use"),
-    "GetThingShadow": _SHADOWS,
-    "UpdateThingShadow": _SHADOWS,
-    "DeleteThingShadow": _SHADOWS,
-    "ListNamedShadowsForThing": _SHADOWS,
     "SubscribeToCertificateUpdates": _DEVICES,
     "VerifyClientDeviceIdentity": _DEVICES,
     "GetClientDeviceAuthToken": _DEVICES,
@@ -51,5 +46,7 @@ ROWS: list[tuple[str, str, str]] = [
      "at start; a refusal that another try won't mend is logged and dropped"),
     ("Local publish/subscribe between components", "yes", "a subscriber that does not read is dropped events beyond "
      "8 MiB, said in the log, and delays nobody; greengrass-lite makes each publisher wait 5 s"),
+    ("Shadow manager: local shadows, local topics, synchronization with IoT Core", "partly",
+     "real time only, over MQTT, the cloud wins a conflict; strategy periodic and the rate limits are not kept"),
     ("Token exchange service", "yes", "when the core is given credentials"),
 ]  # fmt: skip

@@ -210,7 +210,7 @@ def run() -> Callable[[Awaitable[Any]], Any]:
 
     def run_it(scenario: Awaitable[Any]) -> Any:
         async def bounded() -> Any:
-            return await asyncio.wait_for(scenario, 90)
+            return await asyncio.wait_for(scenario, 30)
 
         return asyncio.run(bounded())
 

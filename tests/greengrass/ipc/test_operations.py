@@ -310,11 +310,10 @@ def test_secrets(rig, run) -> None:
 def test_what_the_core_was_not_given_says_so(rig, run) -> None:
     async def scenario() -> None:
         async with rig() as running:
-            services = ("ShadowManager", "SecretManager", "clientdevices.Auth")
+            services = ("SecretManager", "clientdevices.Auth")
             running.component("c", {f"aws.greengrass.{name}": ALL for name in services})
             client = await running.raw("c")
             requests = {
-                "GetThingShadow": {"thingName": "t"},
                 "GetSecretValue": {"secretId": "s"},
                 "VerifyClientDeviceIdentity": {"credential": {"clientDeviceCertificate": "x"}},
             }
