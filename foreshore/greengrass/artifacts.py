@@ -49,7 +49,10 @@ class ArtifactStore:
         """Take over an artifact folder of a local deployment: `<folder>/<component>/<version>/<file>`."""
         if not folder.is_dir():
             raise UserError(
-                "there is no such artifact folder", code="no-artifacts", where=str(folder), mend="name one that exists"
+                "there is no such artifact folder",
+                code="artifacts-directory",
+                where=str(folder),
+                mend="name one that exists",
             )
         for file in _files(folder):
             target = self.root / "packages/artifacts" / file.relative_to(folder)

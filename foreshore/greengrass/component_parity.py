@@ -23,6 +23,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("Component log files", "yes", "AWS's text format, rotated at 1 MB, 10 MB in total; no JSON format"),
     ("Local deployments", "yes", "delta on LOCAL_DEPLOYMENT, merge and reset, ROLLBACK and DO_NOTHING"),
     ("Deployment documents of CreateDeployment", "yes", "update and validation policies are kept"),
+    ("Hot reload of changed recipes and sources", "yes", "Foreshore's own: a local deployment of what changed"),
     ("End of a deployment", "partly",
      "components must stay as asked for 0.3 s; the nucleus looks once a second"),
     ("S3 artifacts", "partly", "taken from the project's folders or from an artifact folder, never from S3; Digest is "

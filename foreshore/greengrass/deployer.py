@@ -185,7 +185,11 @@ class Deployer:
         def configuration_of(name: str) -> Mapping[str, object]:
             return previews[name] if name in previews else self._configuration.document(name)
 
-        wanted = {name: self._recipes.define(recipe, configuration_of, texts) for name, recipe in recipes.items()}
+        def define() -> dict[str, Definition]:
+            return {name: self._recipes.define(recipe, configuration_of, texts) for name, recipe in recipes.items()}
+
+        # In a thread, because it copies artifacts; it only reads what the loop holds.
+        wanted = await asyncio.to_thread(define)
         work = plan(self._processes.definitions, wanted, order_of(wanted))
         await self._validate(deployment, previews)
         await self._notify(deployment, work)

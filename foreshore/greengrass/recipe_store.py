@@ -80,7 +80,10 @@ class RecipeStore:
         """Store every recipe of a folder. Raises UserError."""
         if not folder.is_dir():
             raise UserError(
-                "there is no such recipe folder", code="no-recipes", where=str(folder), mend="name one that exists"
+                "there is no such recipe folder",
+                code="recipe-directory",
+                where=str(folder),
+                mend="name one that exists",
             )
         taken = []
         for file in recipe_files(folder):

@@ -17,7 +17,7 @@ from foreshore.greengrass.artifacts import quick_stamp
 from foreshore.greengrass.recipe_store import deployment_file
 from foreshore.greengrass.supervisor import Supervisor
 
-INTERVAL_S = 0.1
+INTERVAL_S = 0.15
 Stamp = dict[Path, tuple[tuple[str, int, int], ...]]
 
 
