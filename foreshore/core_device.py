@@ -22,6 +22,7 @@ from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.host_artifact import prepare_project
 from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.service import Core
+from foreshore.greengrass.stream_manager.service import StreamManager
 from foreshore.greengrass.supervisor import factory
 from foreshore.greengrass.watcher import Watcher
 from foreshore.http import Request, Response
@@ -81,6 +82,7 @@ class CoreDevice:
         environment: Callable[[], dict[str, str]],
         run_folder: Path,
         profile: Any = "classic",
+        stream_manager_port: int = 0,
     ) -> None:
         self.project = project
         self.iot = iot
@@ -97,6 +99,11 @@ class CoreDevice:
         self.bridged = 0
         self._mappings: list[Mapping] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
+        self.streams = StreamManager(
+            state=self.root / "work/aws.greengrass.StreamManager/streams.db", region=project.region,
+            authenticate=lambda token: token is not None and self.core.tokens.component_of(token) is not None,
+            environment=environment, say=lambda level, text: self.say(text, level), port=stream_manager_port,
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Connect, serve the IPC and deploy the project's recipes. Raises UserError for a recipe that can't be."""
@@ -113,7 +120,8 @@ class CoreDevice:
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
         )  # fmt: skip
-        self._stops.append(self.core.stop)
+        await self.streams.start()
+        self._stops += [self.streams.stop, self.core.stop]
         await self.core.start()
 
     async def deploy(self) -> None:
@@ -183,14 +191,15 @@ class CoreDevice:
     def component_environment(self) -> dict[str, str]:
         """What components see besides the nucleus' own variables: this edge, traces, and this Python first on PATH."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "/usr/bin:/bin")])
-        return {**self.environment(), "PATH": path, "FORESHORE_TRACE": "1"}
+        own = {"PATH": path, "FORESHORE_TRACE": "1", "STREAM_MANAGER_SERVER_PORT": str(self.streams.port)}
+        return {**self.environment(), **own}
 
     def describe(self, folder: Path) -> dict[str, str]:
         """The core's part of the ready line."""
         return {
             "root": str(self.root),
             "ipc_socket": str(self.core.ipc_socket),
-            "stream_manager": "",
+            "stream_manager": self.streams.address,
             "mqtts": f"127.0.0.1:{self.mqtts_port}",
         }
 
