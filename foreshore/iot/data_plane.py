@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from foreshore.errors import AwsError, NotEmulated
-from foreshore.http import Request
+from foreshore.http import Request, Response
 from foreshore.iot.access import Identity
 from foreshore.iot.listing import tokens
 from foreshore.iot.mqtt.access import ClientInfo
@@ -121,8 +121,8 @@ class DataPlane:
 
     # Messages
 
-    def publish(self, params: Params, context: CallContext) -> None:
-        """Publish. Reserved topics are refused, except Basic Ingest."""
+    def publish(self, params: Params, context: CallContext) -> Response:
+        """Publish. Reserved topics are refused, except Basic Ingest; the answer's body is what devices read."""
         topic = params["topic"]
         retain = bool(params.get("retain", False))
         check_topic(topic)
@@ -135,6 +135,12 @@ class DataPlane:
         publication.retain = retain
         publication.qos = params.get("qos", 0)
         self._bus.publish(publication)
+        body = orjson.dumps({"message": "OK", "traceId": context.request_id})
+        return Response(
+            200,
+            [(b"Content-Type", b"application/json"), (b"x-amzn-RequestId", context.request_id.encode())],
+            body,
+        )
 
     def _publication(self, topic: str, params: Params, context: CallContext, identity: Identity | None) -> Publication:
         payload = params.get("payload", b"")

@@ -41,12 +41,19 @@ ROWS: list[tuple[str, str, str]] = [
         "IoT policies",
         "yes",
         "All actions, wildcards, thing and certificate variables, all condition operators; policies of certificates, "
-        "thing groups and their parents; at most 10 a target, 5 versions, 2,048 characters. Changes hold at once.",
+        "thing groups and their parents; at most 10 a target, 5 versions, 2,048 characters. Changes hold at once; "
+        "on AWS they may take 6 to 8 minutes.",
     ),
     (
         "IoT policies: documents",
         "partly",
         "NotAction, NotResource and Principal are refused as malformed: AWS's IoT pages do not name them.",
+    ),
+    (
+        "iot:ConnectAttributes",
+        "yes",
+        "A condition on it is evaluated; iot:Connect without the condition allows wills and persistent sessions, as "
+        "AWS's own Greengrass core policies rely on.",
     ),
     (
         "Thing policy variables over HTTPS",

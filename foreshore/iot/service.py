@@ -50,6 +50,9 @@ from foreshore.shapes.errors import error_response
 
 MQTT_ALPN = ["x-amzn-mqtt-ca", "mqtt"]
 HTTPS_ALPN = ["x-amzn-http-ca", "http/1.1"]
+MAX_BODY = 1024 * 1024
+"""Bytes of an HTTPS request's body; the largest that AWS takes is a payload of 128 KiB."""
+
 _CAPITALS = string.ascii_uppercase + string.digits
 
 
@@ -171,7 +174,7 @@ class IotCore:
         self.data = service_of("iot-data", [self.data_plane])
         self.jobs_data = service_of("iot-jobs-data", [])
         self.https = DeviceHttps(self.access, self.data, self.jobs_data, credentials, self._upgrade)
-        self._https_server = Server(self.https.handle, on_error=self._failed)
+        self._https_server = Server(self.https.handle, on_error=self._failed, max_body=MAX_BODY)
 
     def parts(self) -> list[Part]:
         """The parts of the control plane, each with its operations."""

@@ -5,9 +5,12 @@ import io
 from datetime import UTC, datetime
 
 import boto3
+import orjson
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foreshore.errors import AwsError, Bug, NotEmulated
 from foreshore.http import Request, Response, Server
@@ -243,3 +246,28 @@ def test_pages_follow_names_not_positions():
     assert (second, end) == (["c", "d"], None)
     with pytest.raises(AwsError):
         paginate(names, "!", 2)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = sorted(ServiceModel.load("iot").operations)
+
+
+@given(st.sampled_from(NAMES), st.data())
+@settings(derandomize=True, max_examples=200, deadline=None)
+def test_any_body_is_read_or_refused(name, data):
+    """Whatever stands in members that exist, the layer reads it or answers an AwsError."""
+    model = ServiceModel.load("iot")
+    operation = model.operations[name]
+    members = model.shapes[operation.input]["members"] if operation.input else {}
+    body = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(members, JSON)))
+    path = "/" + "/".join("x" if part.startswith("{") else part for part in operation.labels)
+    try:
+        found, params = model.parse(request(operation.method, path, orjson.dumps(body)))
+    except AwsError:
+        return
+    assert model.operations[found].labels == operation.labels
+    assert isinstance(params, dict)
