@@ -161,7 +161,7 @@ class Core:
         settings = read_settings(self.configuration.document(NUCLEUS))
         self.cloud = CloudProxy(self._link, self.root / "work" / NUCLEUS / "spooler.db", settings, self.say)
         self._stops.append(self.cloud.stop)
-        if self._given_shadows is None:
+        if self._given_shadows is None and not is_lite:
             self._shadow_manager = ShadowManager(self, ShadowStore(self.root / "work" / SHADOW_MANAGER / "shadows.db"))
             self._stops.append(self._shadow_manager.stop)
             self.shadows = self._shadow_manager
