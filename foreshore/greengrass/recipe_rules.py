@@ -74,10 +74,13 @@ def check_recipe(recipe: Node) -> Iterator[Finding]:
     for path, line in recipe.document.duplicates:
         message = f"the key {path[-1]} is written twice; the device takes the last one"
         yield Finding(recipe.document.where, line, "error", "duplicate-key", message, "take one of them out")
+    yield from _twice(recipe)
     for member in recipe.members():
         if member.name.lower() not in _lower("recipe"):
             hint = closest(member.name, KEYS["recipe"])
             yield member.error("unknown-key", f"{member.name} is no key of a recipe{hint}", "take it out or rename it")
+        elif member.value is None:
+            yield _no_value(member)
     yield from _identity(recipe)
     yield from _dependencies(recipe)
     yield from _manifests(recipe)
@@ -155,11 +158,27 @@ def _is_map(node: Node) -> Iterator[Finding]:
 
 
 def _known(node: Node, part: str) -> Iterator[Finding]:
-    """Keys that the device ignores."""
+    """Keys that the device ignores, has no value for, or can't tell apart."""
+    yield from _twice(node)
     for member in node.members() if isinstance(node.value, dict) else ():
         if member.name.lower() not in _lower(part):
             hint = closest(member.name, KEYS[part])
             yield member.warning("ignored-key", f"{member.name} means nothing here{hint}", "take it out or rename it")
+        elif member.value is None:
+            yield _no_value(member)
+
+
+def _twice(node: Node) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for member in node.members() if isinstance(node.value, dict) else ():
+        other = seen.setdefault(member.name.lower(), member.name)
+        if other != member.name:
+            message = f"{member.name} and {other} are one key: the device takes either"
+            yield member.error("duplicate-key", message, "take one of them out")
+
+
+def _no_value(node: Node) -> Finding:
+    return node.error("no-value", f"{node.name} has no value", "give it one, or take the key out")
 
 
 def _dependencies(recipe: Node) -> Iterator[Finding]:
@@ -188,6 +207,9 @@ def _dependencies(recipe: Node) -> Iterator[Finding]:
 
 
 def _requirement(node: Node) -> Iterator[Finding]:
+    if not isinstance(node.value, str):
+        yield node.error("not-text", "VersionRequirement must be text", f'put it in quotes: "{node.value}"')
+        return
     try:
         Range.parse(str(node.value))
     except BadVersion as error:
@@ -226,6 +248,11 @@ def _manifest(manifest: Node) -> Iterator[Finding]:
         yield manifest.error("not-a-map", "a manifest must be a map", "write Lifecycle below it")
         return
     yield from _known(manifest, "manifest")
+    selections = manifest.get("Selections")
+    if selections is not None:
+        words = selections.value if isinstance(selections.value, list) else [selections.value]
+        if not all(isinstance(word, str) for word in words):
+            yield selections.error("selections", "Selections must be a list of words", "begin each with '- '")
     platform = manifest.get("Platform")
     if platform is not None:
         yield from _is_map(platform)
@@ -332,16 +359,16 @@ def check_lifecycle(lifecycle: Node, words: Set[str] = frozenset()) -> Iterator[
             yield from _is_map(member)
         elif words and isinstance(member.value, dict) and words & member.value.keys():
             for choice in member.members():
-                yield from _step(choice, member.name)
+                yield from _step(choice, member.name, words)
         else:
-            yield from _step(member, member.name)
+            yield from _step(member, member.name, words)
     startup, run = lifecycle.get("Startup"), lifecycle.get("Run")
     if startup is not None and run is not None:
         mend = "keep Startup for what goes on in the background, Run for what stays in front"
         yield run.error("startup-and-run", "a component has Startup or Run, not both: Run is never used", mend)
 
 
-def _step(step: Node, name: str) -> Iterator[Finding]:
+def _step(step: Node, name: str, words: Set[str]) -> Iterator[Finding]:
     if isinstance(step.value, str):
         return
     if not isinstance(step.value, dict):
@@ -351,7 +378,7 @@ def _step(step: Node, name: str) -> Iterator[Finding]:
     script = step.get("Script")
     if script is None:
         yield step.error("missing-key", f"{name} has no Script", "add Script with the command")
-    elif not isinstance(script.value, str | dict):
+    elif not isinstance(script.value, str) and not (isinstance(script.value, dict) and words & script.value.keys()):
         yield script.error("not-text", f"the Script of {name} must be text", "write the command")
     skip = step.get("Skipif")
     if skip is not None and not (isinstance(skip.value, str) and SKIP_IF.match(skip.value.strip())):
