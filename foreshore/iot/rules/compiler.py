@@ -401,8 +401,8 @@ class Compiler:
         self._since_2016("A nested query", node)
         self.has_subquery = True
         source = self._source(node.source)
-        named = isinstance(node.source, syntax.Field | syntax.Member) and not node.alias
-        implicit = node.source.name if named else ""
+        origin = node.source
+        implicit = origin.name if isinstance(origin, syntax.Field | syntax.Member) and not node.alias else ""
         place = len(self.scopes)
         self.scopes.append(Scope(place, node.alias, implicit))
         where = self.compile(node.where) if node.where else None

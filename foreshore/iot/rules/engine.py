@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -49,6 +49,7 @@ MAX_RECORDS = 20
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.1
 DOWN_S = 5.0
+SLOW_S = 2.0
 STOP_GRACE_S = 3.0
 BASIC_INGEST_FILTER = "$aws/rules/#"
 
@@ -97,6 +98,14 @@ class Record:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
+class Down(NamedTuple):
+    """An action's target that failed to the end: tried sparingly until then (monotonic seconds)."""
+
+    until: float
+    is_slow: bool
+    error: str
+
+
 class LiveRule:
     """One rule with its queue, its counters and its last messages."""
 
@@ -106,9 +115,10 @@ class LiveRule:
         self.span_name = f"rule {definition.name}"
         self.handle: Any = None
         self.pending: deque[Record] = deque()
+        self.overflow: deque[Record] = deque()
         self.workers: set[asyncio.Task[None]] = set()
         self.records: deque[Record] = deque(maxlen=MAX_RECORDS)
-        self.down: dict[int, float] = {}
+        self.down: dict[int, Down] = {}
         self.matched = self.fired = self.failed = self.dropped = 0
 
     def describe(self) -> dict[str, Any]:
@@ -373,12 +383,14 @@ class Engine:
             self._overflow(live, record)
             return
         live.pending.append(record)
+        self._ensure_worker(live)
+
+    def _ensure_worker(self, live: LiveRule) -> None:
         if len(live.workers) < WORKERS:
-            task = asyncio.ensure_future(self._work(live))
-            live.workers.add(task)
-            task.add_done_callback(live.workers.discard)
+            live.workers.add(asyncio.ensure_future(self._work(live)))
 
     def _overflow(self, live: LiveRule, record: Record) -> None:
+        """The queue is full: the actions are not run, but the error action and the log are told."""
         live.dropped += 1
         text = f"the rule's queue of {MAX_PENDING} messages is full: its actions were not run"
         record.outcomes.append(Outcome("", "", "dropped", text, None))
@@ -388,17 +400,35 @@ class Engine:
                 rule=live.definition.name, message=record.message, trace_id=record.trace_id, details=text,
             )
         )  # fmt: skip
+        if live.definition.error_action is not None and len(live.overflow) < MAX_PENDING and not self._stopping:
+            live.overflow.append(record)
+            self._ensure_worker(live)
 
     # actions
 
     async def _work(self, live: LiveRule) -> None:
-        while live.pending:
-            record = live.pending.popleft()
-            try:
-                await self._serve(live, record)
-            except Exception as error:
-                loop = asyncio.get_running_loop()
-                loop.call_exception_handler({"message": f"rule {live.definition.name} failed", "exception": error})
+        try:
+            while live.pending or live.overflow:
+                serve, queue = (self._tell, live.overflow) if live.overflow else (self._serve, live.pending)
+                try:
+                    await serve(live, queue.popleft())
+                except Exception as error:
+                    loop = asyncio.get_running_loop()
+                    loop.call_exception_handler({"message": f"rule {live.definition.name} failed", "exception": error})
+        finally:
+            # Not in a callback: a message that comes before it ran would find no worker.
+            task = asyncio.current_task()
+            if task is not None:
+                live.workers.discard(task)
+
+    async def _tell(self, live: LiveRule, record: Record) -> None:
+        """Only the error action, for a message whose actions found the queue full."""
+        text = record.outcomes[0].error
+        failures = [
+            Failure(action_name(action.kind.key), action.kind.resource(action.parameters.values), text)
+            for action in live.definition.actions
+        ]
+        await self._run_error_action(live, record, failures)
 
     async def _serve(self, live: LiveRule, record: Record) -> None:
         definition = live.definition
@@ -420,9 +450,13 @@ class Engine:
         if not failures:
             return
         live.failed += 1
-        if definition.error_action is not None:
-            document = error_document(definition.name, record.message, failures)
-            await self._act(live, record, document, orjson.dumps(document), -1, definition.error_action)
+        await self._run_error_action(live, record, failures)
+
+    async def _run_error_action(self, live: LiveRule, record: Record, failures: list[Failure]) -> None:
+        action = live.definition.error_action
+        if action is not None:
+            document = error_document(live.definition.name, record.message, failures)
+            await self._act(live, record, document, orjson.dumps(document), -1, action)
 
     async def _act(
         self, live: LiveRule, record: Record, value: Value, payload: bytes, place: int, action: PlannedAction
@@ -465,7 +499,14 @@ class Engine:
         return parameters.render(record.message, variables)
 
     async def _attempt(self, live: LiveRule, place: int, outcome: Outcome, run: Callable[[], Awaitable[None]]) -> None:
-        attempts = 1 if live.down.get(place, 0.0) > time.monotonic() else ATTEMPTS
+        started = time.monotonic()
+        down = live.down.get(place)
+        attempts = ATTEMPTS
+        if down is not None and down.until > started:
+            if down.is_slow:
+                # A target that does not even refuse would hold every worker for its whole timeout.
+                raise ActionFailed(f"not tried, because the target did not answer a moment ago: {down.error}")
+            attempts = 1
         pause = FIRST_PAUSE_S
         while True:
             outcome.attempts += 1
@@ -474,8 +515,10 @@ class Engine:
             except ActionFailed as error:
                 if not error.transient:
                     raise
-                if outcome.attempts >= attempts or self._stopping:
-                    live.down[place] = time.monotonic() + DOWN_S
+                now = time.monotonic()
+                is_slow = now - started > SLOW_S
+                if is_slow or outcome.attempts >= attempts or self._stopping:
+                    live.down[place] = Down(now + DOWN_S, is_slow, str(error))
                     raise
                 await asyncio.sleep(pause)
                 pause *= 4

@@ -333,7 +333,7 @@ class Parser:
             raise self._unexpected("NOT binds looser than what stands before it: put it in brackets")
         following = self._peek()
         is_call = following.text == "(" and following.kind == "symbol"
-        if word == "CASE" and not is_call and following.text not in (".", ",") and following.kind != "end":
+        if word == "CASE" and following.text not in (".", ",") and following.kind != "end":
             return self._case()
         if word in _CLAUSES and not (is_call or following.text == "."):
             raise self._unexpected("expected an expression")
