@@ -194,6 +194,8 @@ class Session(asyncio.Protocol):
             request,
             traceparent if isinstance(traceparent, str) else None,
         )
+        if prepared.operation.plugin:
+            self._server.on_plugin(self.component, prepared.operation.plugin)
         if prepared.event is not None:
             self._hold(stream_id, prepared)
         reply = prepared.operation.handle(call)
@@ -321,6 +323,7 @@ class Server:
         rules: rpc.Rules = rpc.CLASSIC,
         max_sessions: int = 10_000,
         say: Callable[[str, str, str], None] = lambda component, level, text: None,
+        on_plugin: Callable[[str, str], None] = lambda component, plugin: None,
     ) -> None:
         self._api = api
         self.core = core
@@ -329,6 +332,7 @@ class Server:
         self.is_lite = rules is rpc.LITE
         self._max_sessions = max_sessions
         self.say = say
+        self.on_plugin = on_plugin
         self.sessions: set[Session] = set()
         self._dirty: list[Session] = []
         self._server: asyncio.Server | None = None

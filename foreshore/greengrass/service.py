@@ -18,7 +18,7 @@ import orjson
 
 from foreshore.errors import NotEmulated, UserError
 from foreshore.greengrass import rpc
-from foreshore.greengrass.authorization import Authorization, interpolate
+from foreshore.greengrass.authorization import CLIENT_DEVICES, Authorization, interpolate
 from foreshore.greengrass.cloud_link import CloudLink
 from foreshore.greengrass.cloud_proxy import CloudProxy
 from foreshore.greengrass.components import (
@@ -38,6 +38,7 @@ from foreshore.greengrass.configuration_journal import ConfigurationJournal
 from foreshore.greengrass.effective_configuration import EffectiveConfiguration
 from foreshore.greengrass.eventstream import STRING, Header
 from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
+from foreshore.greengrass.ipc.cli_access import is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
@@ -127,6 +128,7 @@ class Core:
         self._factory = components
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], None]] = []
+        self._told: set[tuple[str, str]] = set()
         self._is_started = False
 
     # life
@@ -142,6 +144,7 @@ class Core:
             self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
             await self._listen()
             self.cloud.start()
+            self._configure_devices()
             if self._shadow_manager is not None:
                 self._shadow_manager.start()
                 self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
@@ -188,6 +191,7 @@ class Core:
             rules=rpc.LITE if is_lite else rpc.CLASSIC,
             max_sessions=LITE_MAX_SESSIONS if is_lite else 10_000,
             say=self.say,
+            on_plugin=self._on_plugin,
         )
         await self._server.start_unix(self.ipc_socket)
         self._closers.append(lambda: self.ipc_socket.unlink(missing_ok=True))
@@ -237,6 +241,24 @@ class Core:
             return name, [Header("svcuid", STRING, self.tokens.issue(name))]
         return None
 
+    def _configure_devices(self) -> None:
+        """Give client device auth its groups; a mistake in them is said, and then no device is allowed anything."""
+        if self.client_devices is None:
+            return
+        try:
+            self.client_devices.configure(self.configuration.document(CLIENT_DEVICES))
+        except UserError as error:
+            self.say(CLIENT_DEVICES, "ERROR", str(error))
+
+    def _on_plugin(self, component: str, plugin: str) -> None:
+        """Say once what a device would have refused: an operation of a component of AWS's that is not deployed."""
+        if (component, plugin) in self._told or self.profile == "lite" or component == plugin:
+            return
+        self._told.add((component, plugin))
+        if plugin not in self.configuration and not is_cli(component):
+            text = f"a device answers this only with {plugin} in the deployment: add it to ComponentDependencies"
+            self.say(component, "WARN", text)
+
     def _effective_document(self) -> dict[str, object]:
         services = {
             name: {"configuration": self.configuration.document(name)} for name in self.configuration.components()
@@ -245,6 +267,8 @@ class Core:
 
     def _on_configuration(self, change: Change) -> None:
         self._effective.changed()
+        if change.component == CLIENT_DEVICES:
+            self._configure_devices()
         if change.component == SHADOW_MANAGER and self._shadow_manager is not None:
             self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
         if not change.path or change.path[0].lower() == "accesscontrol":

@@ -66,6 +66,10 @@ class Shadows(Protocol):
 class ClientDevices(Protocol):
     """Client device auth of one core (aws.greengrass.clientdevices.Auth)."""
 
+    def configure(self, configuration: Mapping[str, Any], /) -> None:
+        """Take the component's configuration. Raises UserError."""
+        ...
+
     def certificate_updates(self, send: Callable[[dict[str, object]], None], /) -> Callable[[], None]:
         """Send CertificateUpdateEvent now and on every rotation; gives the way to stop."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from foreshore.greengrass.ipc import OPERATIONS
 
-_DEVICES = ("partly", "when the core is given client device auth; otherwise NotEmulated")
+_DEVICES = ("partly", "selection rules on thingName and policies; NotEmulated on a core without a local broker")
 NOTES: dict[str, tuple[str, str]] = {
     "SubscribeToIoTCoreConnectionStatus": (
         "partly",
