@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from foreshore.errors import AwsError
+from foreshore.errors import ForeshoreError
 from foreshore.greengrass.cloud_link import CloudLink
 from foreshore.greengrass.spooler import Spooler, SpoolerSettings
 from foreshore.seams import Publication
 
 MAX_IN_FLIGHT = 5
 RETRY_S = 1.0
+RECHECK_S = 0.1
 # PUBACK reason codes that another try won't mend (MQTT 5, section 3.4.2.1): not authorized, topic name invalid,
 # payload format invalid, packet too large.
 FINAL_REASONS = frozenset({0x87, 0x90, 0x99, 0x95})
@@ -21,7 +22,7 @@ Deliver = Callable[[Publication], None]
 
 
 class CloudProxy:
-    """One core's way to IoT Core. `sent(publication, reason, source)` hears of every end of a message."""
+    """One core's way to IoT Core."""
 
     def __init__(
         self,
@@ -114,7 +115,10 @@ class CloudProxy:
     async def _send(self, number: int, publication: Publication) -> None:
         try:
             reason = await self._link.publish(publication)
-        except (ConnectionError, TimeoutError):
+        except Exception as error:
+            # Whatever the link raised, the message is kept and keeps its place.
+            if not isinstance(error, ConnectionError | TimeoutError):
+                self._say("", "ERROR", f"a publish to IoT Core failed and will be tried again: {error!r}")
             self._spooler.give_back(number)
             self._try_later()
             return
@@ -145,9 +149,9 @@ class CloudProxy:
                     break
                 try:
                     await self._link.subscribe(filter, qos, lambda publication: self._deliver(filter, publication))
-                except ConnectionError:
-                    # The link went away in between: wait for it again.
-                    await asyncio.sleep(0)
+                except (ConnectionError, TimeoutError):
+                    # The link went away in between, perhaps before it says so: wait for it again.
+                    await asyncio.sleep(RECHECK_S)
                     continue
                 self._qos[filter] = qos
                 self._subscribers.setdefault(filter, [])
@@ -176,5 +180,5 @@ class CloudProxy:
             self._qos.pop(filter, None)
             try:
                 await self._link.unsubscribe(filter)
-            except (ConnectionError, AwsError) as error:
+            except (ForeshoreError, OSError) as error:
                 self._say("", "WARN", f"can't unsubscribe from {filter}: {error}")

@@ -205,6 +205,23 @@ def test_a_broken_link_keeps_the_message(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_link_with_a_bug_loses_nothing() -> None:
+    async def scenario() -> None:
+        proxy, link, said = make()
+        link.answers[b"a"] = [RuntimeError("a bug")]
+        link.up(True)
+        proxy.publish(message("a"))
+        await settle(lambda: link.order == [b"a"] and not proxy._sending)
+        assert proxy.spooled == 1 and "a bug" in said[0]
+        assert proxy._retry is not None
+        proxy._retry.cancel()
+        proxy._try_again()
+        await settle(lambda: proxy.spooled == 0)
+        await proxy.stop()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(("reason", "kept"), [(0x00, 0), (0x10, 0), (0x87, 0), (0x97, 1)])
 def test_refusals(reason: int, kept: int) -> None:
     async def scenario() -> None:
