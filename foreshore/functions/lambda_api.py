@@ -67,6 +67,9 @@ class LambdaApi:
         for name in names:
             operation = "".join(part.capitalize() for part in name[3:].split("_"))
             table[operation] = getattr(self, name)
+        sources = self.functions.event_sources
+        for name in [name for name in dir(sources) if name.startswith("do_")]:
+            table["".join(part.capitalize() for part in name[3:].split("_"))] = getattr(sources, name)
         return Service(model, table)
 
     # Invoke

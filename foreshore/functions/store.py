@@ -26,6 +26,8 @@ MAX_UNZIPPED = 250 * 1024 * 1024
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS functions (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS mappings (uuid TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS checkpoints (
+  mapping TEXT NOT NULL, shard TEXT NOT NULL, sequence TEXT NOT NULL, PRIMARY KEY (mapping, shard));
 CREATE TABLE IF NOT EXISTS events (
   request_id TEXT PRIMARY KEY, function TEXT NOT NULL, qualifier TEXT NOT NULL, payload BLOB NOT NULL,
   client_context BLOB, trace TEXT, accepted REAL NOT NULL, attempts INTEGER NOT NULL, next REAL NOT NULL);
@@ -111,6 +113,17 @@ class FunctionStore:
     def delete_mapping(self, uuid: str) -> None:
         """Forget one."""
         self.database.execute("DELETE FROM mappings WHERE uuid = ?", (uuid,))
+        self.database.execute("DELETE FROM checkpoints WHERE mapping = ?", (uuid,))
+
+    def checkpoint(self, mapping: str, shard: str) -> str:
+        """The last sequence number that a mapping is done with, or ""."""
+        sql = "SELECT sequence FROM checkpoints WHERE mapping = ? AND shard = ?"
+        row = self.database.execute(sql, (mapping, shard)).fetchone()
+        return str(row[0]) if row else ""
+
+    def set_checkpoint(self, mapping: str, shard: str, sequence: str) -> None:
+        """Note how far a mapping is."""
+        self.database.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", (mapping, shard, sequence))
 
     def load_mappings(self) -> list[dict[str, Any]]:
         """All that were kept."""

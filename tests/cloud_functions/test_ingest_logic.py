@@ -20,8 +20,8 @@ def load(name):
 
 logic = load("logic")
 WINDOW = {
-    "device": "d1", "quantity": "t", "unit": "C", "window_start": 1700000000000, "window_end": 1700000010000, "count": 3,
-    "mean": 1.5, "min": 1, "max": 2.25, "p95": 2.25, "received_at": 1700000010001, "kind": "window",
+    "device": "d1", "quantity": "t", "unit": "C", "window_start": 1700000000000, "window_end": 1700000010000,
+    "count": 3, "mean": 1.5, "min": 1, "max": 2.25, "p95": 2.25, "received_at": 1700000010001, "kind": "window",
 }  # fmt: skip
 ALERT = {
     "device": "d1",

@@ -73,7 +73,12 @@ class Edge:
     async def _stop(self):
         await self.functions.stop()
         await self.server.stop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await self.client.close()
+        await asyncio.sleep(0)
 
     async def _handle(self, request):
         target = route(request)
