@@ -40,6 +40,7 @@ class Certificates:
         self.things = ground.links("thing-principal")
         self.trust: Callable[[str], None] = lambda pem: None
         self.on_registered: Callable[[Document], None] = lambda certificate: None
+        self.on_deactivated: Callable[[str], None] = lambda identifier: None
 
     def operations(self) -> dict[str, OperationHandler]:
         """AWS's operations by name."""
@@ -199,6 +200,8 @@ class Certificates:
         changed["customerVersion"] = document["customerVersion"] + 1
         self.kind.put(document["certificateId"], changed)
         self._ground.changed()
+        if document["status"] == "ACTIVE" != changed["status"]:
+            self.on_deactivated(document["certificateId"])
 
     def describe(self, params: Params, context: CallContext) -> Document:
         """DescribeCertificate."""

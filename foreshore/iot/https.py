@@ -18,7 +18,7 @@ from foreshore.iot.access import Identity, PolicyAccess
 from foreshore.iot.credentials import CredentialProvider
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
 from foreshore.shapes.errors import error_response
-from foreshore.shapes.service_model import Service, access_key
+from foreshore.shapes.service_model import access_key
 
 _CREDENTIALS = re.compile(r"/role-aliases/([^/]+)/credentials")
 _QUERY_KEY = re.compile(r"[?&]X-Amz-Credential=([^%/&]+)")
@@ -26,6 +26,7 @@ _JOBS = re.compile(r"/things/[^/]+/jobs(/|$)")
 _DATA = ("/topics/", "/retainedMessage", "/connections/", "/things/", "/api/things/shadow/")
 
 Upgrade = Callable[[Request, object], Response]
+Serve = Callable[[Request], Awaitable[Response]]
 Authorize = Callable[[ConnectRequest], Awaitable[ConnectDecision] | None]
 
 
@@ -35,8 +36,8 @@ class DeviceHttps:
     def __init__(
         self,
         access: PolicyAccess,
-        data: Service,
-        jobs: Service,
+        data: Serve,
+        jobs: Serve,
         credentials: CredentialProvider,
         upgrade: Upgrade,
     ) -> None:
@@ -84,19 +85,19 @@ class DeviceHttps:
             identity = None
         return self._credentials.answer(identity, alias, request.header("x-amzn-iot-thingname"))
 
-    async def _serve(self, service: Service, request: Request) -> Response:
+    async def _serve(self, serve: Serve, request: Request) -> Response:
         """Ask a custom authorizer first when the request has neither certificate nor signature."""
         asked = None
         if not signed_by(request) and (request.tls is None or not request.tls.getpeercert(True)):
             asked = self._access.authorize(_as_connect(request))
         if asked is None:
-            return await service.handle(request)
+            return await serve(request)
         decision = await asked
         if not decision.allowed or not isinstance(decision.identity, Identity):
             return error_response(AwsError("ForbiddenException", "Forbidden", 403), request)
         self._authorized[id(request)] = decision.identity
         try:
-            return await service.handle(request)
+            return await serve(request)
         finally:
             del self._authorized[id(request)]
 

@@ -28,7 +28,8 @@ ROWS: list[tuple[str, str, str]] = [
         "Certificates",
         "yes",
         "Keys, CSR, registration with and without CA, CA registration with registration code or SNI_ONLY, revocation, "
-        "transfer. A transfer is accepted or rejected in the same account, which plays both sides.",
+        "transfer. Keys are P-256 where AWS makes RSA 2048. A certificate that is no longer ACTIVE loses its "
+        "connections at once (on AWS within minutes). A transfer is accepted or rejected in the same account.",
     ),
     (
         "Just-in-time registration",
@@ -108,7 +109,8 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "DescribeEndpoint",
         "partly",
-        "Gives localhost:<HTTPS port> for every type; MQTT over mutual TLS has its own port (endpoints.json).",
+        "Gives localhost:<HTTPS port> for every type. Like AWS's port 443 it takes HTTPS, WebSocket, and MQTT by ALPN; "
+        "MQTT over mutual TLS without ALPN has a port of its own (endpoints.json).",
     ),
     ("Domain configurations", "partly", "Kept; the authorizer is in force by SNI. No custom server certificates."),
     ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),

@@ -18,6 +18,9 @@ from foreshore.iot.access import Identity
 from foreshore.iot.mqtt.access import ClientInfo, ConnectRequest, DisconnectReason
 from foreshore.seams import Publication
 
+MAX_CLIENTS = 100_000
+"""Clients remembered before those that are gone are forgotten."""
+
 
 @dataclass(slots=True)
 class Connectivity:
@@ -58,8 +61,15 @@ class Presence:
         return event
 
     def _note(self, client: ClientInfo, state: Connectivity) -> None:
+        if len(self.clients) >= MAX_CLIENTS and client.client_id not in self.clients:
+            self._forget()
         self.clients[client.client_id] = state
         self.on_change(state.thing or client.client_id)
+
+    def _forget(self) -> None:
+        """Forget the clients that are gone; a fleet of random client ids must not fill the memory."""
+        for client_id in [name for name, state in self.clients.items() if not state.connected]:
+            del self.clients[client_id]
 
     def connected(self, client: ClientInfo, /) -> None:
         """A client has connected."""

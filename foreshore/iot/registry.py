@@ -182,7 +182,7 @@ class Registry:
         name = params["thingName"]
         document = self.things.get(name)
         if document is None:
-            raise AwsError("ResourceNotFoundException", f"Thing {name} not found.", 404)
+            return
         self._check_version(document, params)
         if self.principals.of(name):
             raise AwsError(

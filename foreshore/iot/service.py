@@ -1,8 +1,8 @@
 """IoT Core's shell: it opens the listeners and joins the parts: registry, policies, broker, rules, APIs.
 
 Three listeners: MQTT without TLS for local tools (everything is allowed there), MQTT over mutual TLS (with custom
-authorizers for clients without a certificate), and HTTPS with WebSocket. The AWS endpoint calls `handle_iot`,
-`handle_iot_data` and `handle_jobs_data`.
+authorizers for clients without a certificate), and HTTPS with WebSocket, which takes MQTT by ALPN as well. The AWS
+endpoint calls `handle_iot`, `handle_iot_data` and `handle_jobs_data`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from foreshore.errors import AwsError, NotEmulated, UserError
-from foreshore.http import Request, Response, Server
+from foreshore.http import Handler, Request, Response, Server, ServerProtocol
 from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.authority import Authority, certificate_id, write_private
 from foreshore.iot.authorizers import Authorizers
@@ -34,7 +35,7 @@ from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps
 from foreshore.iot.indexing import FleetIndex
 from foreshore.iot.mqtt.limits import Profile
-from foreshore.iot.mqtt.server import Broker
+from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.registry import Registry
@@ -43,13 +44,15 @@ from foreshore.iot.resources import Resources
 from foreshore.iot.rules import compile as compile_sql
 from foreshore.iot.rules.engine import Engine
 from foreshore.iot.settings import Settings
+from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
 from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication
 from foreshore.shapes.errors import error_response
+from foreshore.shapes.service_model import Service
 
-MQTT_ALPN = ["x-amzn-mqtt-ca", "mqtt"]
-HTTPS_ALPN = ["x-amzn-http-ca", "http/1.1"]
+MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
+ALPN = [*MQTT_ALPN, "x-amzn-http-ca", "http/1.1"]
 MAX_BODY = 1024 * 1024
 """Bytes of an HTTPS request's body; the largest that AWS takes is a payload of 128 KiB."""
 
@@ -120,6 +123,7 @@ class IotCore:
         self.access.authorize = self.authorizers.authorize
         self.certificates.trust = self._trust
         self.certificates.on_registered = self._certificate_registered
+        self.certificates.on_deactivated = self._disconnect_principal
 
     def _make_bus(
         self,
@@ -165,16 +169,31 @@ class IotCore:
             self.broker.retained_list,
             time.time,
         )
+        self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
+        self.data_plane.shadows = self.shadows
+        self.index.shadows_of = self.shadows.documents
         credentials = CredentialProvider(
             self.role_aliases, self.registry, self._require, time.time,
             lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
         )  # fmt: skip
-        self.control = service_of("iot", self.parts())
         self.resources = Resources(self.parts(), self.registry, self.policies)
-        self.data = service_of("iot-data", [self.data_plane])
-        self.jobs_data = service_of("iot-jobs-data", [])
-        self.https = DeviceHttps(self.access, self.data, self.jobs_data, credentials, self._upgrade)
-        self._https_server = Server(self.https.handle, on_error=self._failed, max_body=MAX_BODY)
+        self.https = DeviceHttps(self.access, self.handle_data_plane, self.handle_jobs_data, credentials, self._upgrade)
+        self._https_server = DeviceServer(self.broker, self.https.handle, self._failed)
+
+    @cached_property
+    def control(self) -> Service:
+        """The `iot` API. Its model is read when it is first asked."""
+        return service_of("iot", self.parts())
+
+    @cached_property
+    def data(self) -> Service:
+        """The `iot-data` API."""
+        return service_of("iot-data", [self.data_plane])
+
+    @cached_property
+    def jobs_data(self) -> Service:
+        """The `iot-jobs-data` API."""
+        return service_of("iot-jobs-data", [])
 
     def parts(self) -> list[Part]:
         """The parts of the control plane, each with its operations."""
@@ -206,9 +225,8 @@ class IotCore:
         try:
             await self.engine.start()
             self.mqtt_port = await _named(mqtt_port, self.broker.listen(host, mqtt_port, kind="mqtt"))
-            secure = self._context(MQTT_ALPN)
+            secure = self.server_context()
             self.mqtts_port = await _named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
-            secure = self._context(HTTPS_ALPN)
             self.https_port = await _named(https_port, self._https_server.start(host, https_port, secure))
         except BaseException:
             await self.stop()
@@ -223,8 +241,8 @@ class IotCore:
             await self.broker.stop()
         self.database.close()
 
-    def _context(self, alpn: list[str]) -> ssl_module.SSLContext:
-        """A server context that asks for a client certificate and accepts what the registry may know.
+    def server_context(self) -> ssl_module.SSLContext:
+        """A TLS context that asks for a client certificate and accepts what the registry may know.
 
         Device certificates that were registered without a CA are trusted one by one (partial chains); whether a
         certificate is known and ACTIVE is decided at CONNECT.
@@ -240,13 +258,9 @@ class IotCore:
         for document in self.certificates.kind.values():
             if document["certificateMode"] == "SNI_ONLY":
                 context.load_verify_locations(cadata=document["certificatePem"])
-        context.set_alpn_protocols(alpn)
+        context.set_alpn_protocols(ALPN)
         self._contexts.append(context)
         return context
-
-    def server_context(self) -> ssl_module.SSLContext:
-        """A TLS context of the local authority that asks for client certificates, for another MQTT listener."""
-        return self._context(MQTT_ALPN)
 
     def _trust(self, pem: str) -> None:
         for context in self._contexts:
@@ -277,6 +291,10 @@ class IotCore:
         """The `iot-data` API, and MQTT over WebSocket."""
         if request.raw_path == "/mqtt":
             return await self.https.handle(request)
+        return await self.data.handle(request)
+
+    async def handle_data_plane(self, request: Request) -> Response:
+        """The `iot-data` API alone."""
         return await self.data.handle(request)
 
     async def handle_jobs_data(self, request: Request) -> Response:
@@ -363,6 +381,12 @@ class IotCore:
             mend="restore the files, or delete the thing's certificate and files to have new ones made",
         )
 
+    def _disconnect_principal(self, identifier: str) -> None:
+        """A certificate is no longer ACTIVE: end the connections made with it (UpdateCertificate)."""
+        for client in self.broker.clients():
+            if client.principal == identifier:
+                self.broker.disconnect(client.client_id, "SERVER_INITIATED_DISCONNECT")
+
     def _certificate_registered(self, document: Document) -> None:
         """Just-in-time registration tells of the certificate on a reserved topic."""
         authority = document["caCertificateId"]
@@ -375,6 +399,43 @@ class IotCore:
             "certificateRegistrationTimestamp": None,
         }
         self.publish(Publication(f"$aws/events/certificates/registered/{authority}", orjson.dumps(event)))
+
+
+class DeviceServer(Server):
+    """AWS's port 443: HTTPS and WebSocket, and MQTT for clients whose ALPN says so.
+
+    Source: AWS IoT developer guide, "Device communication protocols", "Protocols, port mappings, and authentication".
+    """
+
+    def __init__(self, broker: Broker, handler: Handler, on_error: Callable[[Request, Exception], Response]) -> None:
+        super().__init__(handler, on_error=on_error, max_body=MAX_BODY)
+        self.broker = broker
+
+    async def start(self, host: str, port: int, ssl: ssl_module.SSLContext | None = None) -> int:
+        """Bind and listen; give the port. Raises OSError when it is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _ByAlpn(self), host, port, ssl=ssl, backlog=4096, reuse_address=True
+        )
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self.port
+
+
+class _ByAlpn(asyncio.Protocol):
+    """Hands a connection to HTTP or to the broker once the handshake has told which."""
+
+    def __init__(self, server: DeviceServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        protocol: asyncio.BaseProtocol
+        if tls is not None and tls.selected_alpn_protocol() in MQTT_ALPN:
+            protocol = SocketLink(self._server.broker, "mqtts")
+        else:
+            protocol = ServerProtocol(self._server, "https")
+        cast(asyncio.Transport, transport).set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class _Things:

@@ -49,7 +49,7 @@ def listen(edge, filter):
 class Device:
     """A paho client over TLS; `connect` gives the CONNACK reason or None when the connection was closed without."""
 
-    def __init__(self, edge, client_id, *, certificate=None, username=None, password=None, alpn=None):
+    def __init__(self, edge, client_id, *, certificate=None, username=None, password=None, alpn=None, port=0):
         self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
         context = ssl.create_default_context(cafile=str(edge.iot.authority.ca_path))
         if certificate:
@@ -59,7 +59,7 @@ class Device:
         self.client.tls_set_context(context)
         if username is not None:
             self.client.username_pw_set(username, password)
-        self.port = edge.iot.mqtts_port
+        self.port = port or edge.iot.mqtts_port
         self.answers = queue.Queue()
         self.client.on_connect = lambda client, data, flags, reason, properties: self.answers.put(reason.getName())
         self.client.on_disconnect = lambda client, data, flags, reason, properties: self.answers.put(None)
@@ -116,11 +116,52 @@ def test_a_certificate_registered_without_its_ca(edge, tmp_path):
     iot.attach_policy(policyName="any", target=made["certificateArn"])
     device = Device(edge, "dev", certificate=files(tmp_path, pem, key_pem(key)))
     assert device.connect() == "Success"
-    # Revoked, it is without rights at once.
+    # Revoked, it is disconnected.
     gone = listen(edge, "$aws/events/presence/disconnected/dev")
     iot.update_certificate(certificateId=made["certificateId"], newStatus="REVOKED")
-    device.client.publish("a", b"", qos=0)
-    assert json.loads(gone.get(timeout=10).payload)["principalIdentifier"] == made["certificateId"]
+    event = json.loads(gone.get(timeout=10).payload)
+    assert event["principalIdentifier"] == made["certificateId"]
+    assert event["disconnectReason"] == "SERVER_INITIATED_DISCONNECT"
+    device.close()
+
+
+def test_mqtt_on_the_https_port_by_alpn(edge, tmp_path):
+    found = {}
+
+    async def make():
+        policies = {"any": json.loads(ANYTHING)}
+        found["files"] = edge.iot.ensure_thing("d", policy_documents=policies, certs_folder=tmp_path / "d")
+
+    edge.run(make())
+    pair = (found["files"].cert, found["files"].key)
+    device = Device(edge, "d", certificate=pair, alpn="x-amzn-mqtt-ca", port=edge.iot.https_port)
+    heard = listen(edge, "a")
+    assert device.connect() == "Success"
+    device.client.publish("a", b"1", qos=1)
+    assert heard.get(timeout=10).payload == b"1"
+    device.close()
+
+
+def test_a_domains_authorizer_by_sni(edge):
+    iot = edge.client()
+    seen = []
+
+    def authorize(payload):
+        seen.append(json.loads(payload))
+        answer = {"isAuthenticated": True, "principalId": "someone", "policyDocuments": [ANYTHING]}
+        return json.dumps(answer).encode()
+
+    edge.functions["auth"] = authorize
+    function = "arn:aws:lambda:us-east-1:000000000000:function:auth"
+    iot.create_authorizer(authorizerName="a", authorizerFunctionArn=function, signingDisabled=True, status="ACTIVE")
+    iot.create_domain_configuration(
+        domainConfigurationName="d",
+        domainName="localhost",
+        authorizerConfig={"defaultAuthorizerName": "a", "allowAuthorizerOverride": False},
+    )
+    device = Device(edge, "c", username="u", password="p")
+    assert device.connect() == "Success"
+    assert seen[0]["protocolData"]["tls"] == {"serverName": "localhost"}
     device.close()
 
 
