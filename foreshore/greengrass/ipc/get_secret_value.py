@@ -48,7 +48,23 @@ async def handle(call: Call) -> Reply:
         if secret.get(key)
     ):
         raise unauthorized(denial(call.component, SECRETS, "GetSecretValue", secret_id))
+    if not _is_listed(core.configuration.document(SECRETS), str(secret.get("ARN", "")), stage):
+        raise not_found(f"Secret not found {secret_id}", "secret", secret_id)
     return reply(secret)
+
+
+def _is_listed(configuration: Mapping[str, Any], arn: str, stage: str | None) -> bool:
+    """Whether the secret manager's `cloudSecrets` name the secret, and the label asked for; AWSCURRENT always is. A core
+    without `cloudSecrets` serves all that the policies allow."""
+    listed = configuration.get("cloudSecrets")
+    if not isinstance(listed, list):
+        return True
+    for item in listed:
+        known = str(item.get("arn", "")) if isinstance(item, Mapping) else ""
+        # A partial ARN has no random suffix (Secrets Manager user guide, "What's in a secret").
+        if known and (arn == known or arn[:-7] == known):
+            return stage in (None, "AWSCURRENT") or stage in (item.get("labels") or ())
+    return False
 
 
 def reply(secret: Mapping[str, Any]) -> Reply:

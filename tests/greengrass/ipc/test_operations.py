@@ -307,6 +307,33 @@ def test_secrets(rig, run) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("listed", "stage", "found"),
+    [
+        ([{"arn": SECRET_ARN}], None, True),
+        ([{"arn": SECRET_ARN[:-7]}], None, True),
+        ([{"arn": SECRET_ARN, "labels": ["blue"]}], "blue", True),
+        ([{"arn": SECRET_ARN}], "blue", False),
+        ([{"arn": SECRET_ARN + "x"}], None, False),
+        ([], None, False),
+        ([5], None, False),
+    ],
+)
+def test_a_secret_must_be_among_the_cloud_secrets(rig, run, listed, stage, found) -> None:
+    async def fetch(secret_id: str, version: str | None, stage: str | None) -> dict[str, object]:
+        return {"ARN": SECRET_ARN, "Name": "s", "VersionId": "v", "SecretString": "hush"}
+
+    async def scenario() -> None:
+        async with rig(fetch_secret=fetch) as running:
+            running.component("c", {"aws.greengrass.SecretManager": ALL})
+            running.core.configuration.merge("aws.greengrass.SecretManager", [], {"cloudSecrets": listed}, 1)
+            client = await running.raw("c")
+            shape, _ = await client.ask(1, "GetSecretValue", {"secretId": "s", "versionStage": stage})
+            assert (shape == "GetSecretValueResponse") is found
+
+    run(scenario())
+
+
 def test_what_the_core_was_not_given_says_so(rig, run) -> None:
     async def scenario() -> None:
         async with rig() as running:
