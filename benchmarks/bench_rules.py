@@ -67,10 +67,14 @@ async def _invoke(function: str, payload: bytes, **more: Any) -> InvokeResult:
     return InvokeResult(b"")
 
 
-def make_engine(rules: int, sql: str = SQL) -> Engine:
+def _drop(publication: Publication) -> None:
+    """A bus that nobody hears."""
+
+
+def make_engine(rules: int, sql: str = SQL, publish: Callable[[Publication], None] = _drop) -> Engine:
     """An engine with `rules` rules, all of which match the topic."""
     engine = Engine(
-        region="us-east-1", account="000000000000", publish=lambda publication: None, invoke=_invoke,
+        region="us-east-1", account="000000000000", publish=publish, invoke=_invoke,
         backend_url=lambda: "http://127.0.0.1:1", span=lambda span: None, log=lambda line: None,
     )  # fmt: skip
     for number in range(rules):
@@ -111,6 +115,51 @@ async def _engine(count: int, rules: int, served: bool) -> None:
     await engine.stop()
     name = f"{rules} rule{'s' if rules > 1 else ''}, {'with its action' if served else 'action queued'}"
     print(f"  {name:58} {best:8.2f} us   {1e6 / best:10,.0f} a second, {best / rules:.2f} us a rule")
+
+
+def bench_dead(count: int) -> None:
+    """A rule whose target refuses, or never answers, beside a healthy one on the same topic."""
+    print("one healthy rule (Lambda seam), beside a rule whose target is down; errors told / messages")
+    for name in ("alone", "target refuses", "target never answers"):
+        asyncio.run(_dead(min(count, 5000), name))
+
+
+async def _dead(count: int, name: str) -> None:
+    told = 0
+
+    def publish(publication: Publication) -> None:
+        nonlocal told
+        told += publication.topic == "errors"
+
+    engine = make_engine(1, publish=publish)
+    hole = await asyncio.start_server(_swallow, "127.0.0.1", 0)
+    port = 1 if name == "target refuses" else hole.sockets[0].getsockname()[1]
+    if name != "alone":
+        dead = {"salesforce": {"token": "t", "url": f"http://127.0.0.1:{port}/"}}
+        error = {"republish": {"roleArn": ROLE, "topic": "errors"}}
+        payload = {"sql": SQL, "awsIotSqlVersion": "2016-03-23", "actions": [dead], "errorAction": error}
+        engine.set_rule("dead", payload)
+    await engine.start()
+    start = time.perf_counter()
+    healthy = engine._rules["r0"]
+    for _ in range(count):
+        engine.on_message(Publication(TOPIC, PAYLOAD, client_id="d", timestamp_ms=1))
+        await asyncio.sleep(0)
+    while healthy.fired < count:
+        await asyncio.sleep(0)
+    spent = time.perf_counter() - start
+    await engine.idle()
+    drained = time.perf_counter() - start
+    await engine.stop()
+    hole.close()
+    print(
+        f"  {name:30} healthy {count / spent:9,.0f} a second; all drained after {drained:6.2f} s; told {told} / {count}"
+    )
+
+
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
 
 
 def bench_ministack(count: int) -> None:
@@ -209,12 +258,13 @@ def main() -> None:
     """Run all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=20_000)
-    parser.add_argument("--only", choices=["evaluation", "engine", "broker", "ministack"])
+    parser.add_argument("--only", choices=["evaluation", "engine", "broker", "dead", "ministack"])
     arguments = parser.parse_args()
     benches = {
         "evaluation": bench_evaluation,
         "engine": bench_engine,
         "broker": bench_broker,
+        "dead": bench_dead,
         "ministack": bench_ministack,
     }
     for name, bench in benches.items():

@@ -38,7 +38,8 @@ def descriptor() -> bytes:
     enum = data(1, "Kind") + data(2, data(1, "COLD") + number(2, 0)) + data(2, data(1, "HOT") + number(2, 1))
     message = (
         data(1, "Reading") + field("device_id", 1, 9) + field("value", 2, 2) + field("seq", 3, 4)
-        + field("delta", 4, 17) + field("kind", 5, 14, type_name=".p.Kind") + field("inner", 6, 11, type_name=".p.Reading.Inner")
+        + field("delta", 4, 17) + field("kind", 5, 14, type_name=".p.Kind")
+        + field("inner", 6, 11, type_name=".p.Reading.Inner")
         + field("many", 7, 5, repeated=True) + field("raw", 8, 12) + field("ok", 9, 8)
         + field("tags", 10, 11, repeated=True, type_name=".p.Reading.TagsEntry")
         + field("fixed", 11, 7) + data(3, inner) + data(3, entry)
