@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 from urllib.parse import quote
 
 import orjson
@@ -57,10 +57,10 @@ class Options:
     ephemeral: bool = False
     templates: tuple[Path, ...] = ()
     recipes: Path | None = None
-    mqtt_profile: str = "aws"
+    mqtt_profile: Literal["aws", "standard"] = "aws"
     rate_limits: bool = True
-    runtime_client: str = "thin"
-    core_profile: str = "classic"
+    runtime_client: Literal["thin", "awslambdaric"] = "thin"
+    core_profile: Literal["classic", "lite"] = "classic"
 
 
 class Surface(Protocol):

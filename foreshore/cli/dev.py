@@ -105,7 +105,7 @@ def run_edge(options: Options, body: Callable[[App, asyncio.Event], Awaitable[in
 @click.option("--quiet", is_flag=True, help="Do not show the live flow.")
 @edge_options
 @click.pass_context
-def command(ctx: click.Context, as_json: bool, quiet: bool, **values: Any) -> None:
+def command(ctx: click.Context, /, as_json: bool, quiet: bool, **values: Any) -> None:
     """Start the edge and wait."""
 
     async def body(app: App, stopping: asyncio.Event) -> int:

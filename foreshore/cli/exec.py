@@ -21,7 +21,7 @@ from foreshore.errors import UserError
 @edge_options
 @click.argument("argv", nargs=-1, required=True, metavar="-- CMD [ARG]...")
 @click.pass_context
-def command(ctx: click.Context, argv: tuple[str, ...], **values: Any) -> None:
+def command(ctx: click.Context, /, argv: tuple[str, ...], **values: Any) -> None:
     """Run one command against the edge."""
 
     async def body(app: App, stopping: asyncio.Event) -> int:

@@ -25,6 +25,7 @@ REQUIREMENTS = {"awsiotsdk": "awsiotsdk>=1.31\ngreengrasssdk>=1.6.1\n", "slim": 
               help="Where publishes to topics of this filter go; may be given more than once.")  # fmt: skip
 @click.option("--subscriptions", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Configuration of the legacy subscription router: JSON or YAML with `subscriptions`.")  # fmt: skip
+@click.option("--invokes", multiple=True, metavar="FUNCTION", help="A function that this one invokes; may be repeated.")
 @click.option("--client", type=click.Choice(("awsiotsdk", "slim")), default="awsiotsdk", show_default=True,
               help="The IPC client of the host.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
@@ -36,6 +37,7 @@ def command(
     handler: str,
     routes: tuple[str, ...],
     subscriptions: Path | None,
+    invokes: tuple[str, ...],
     client: str,
     force: bool,
 ) -> None:
@@ -51,6 +53,7 @@ def command(
         [_route(text) for text in routes],
         _document(subscriptions).get("subscriptions") if subscriptions else None,
         client,
+        invokes,
     )
     for path in write(converted, code_folder, project, client, force):
         click.echo(f"wrote {path}")

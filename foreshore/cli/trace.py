@@ -32,8 +32,9 @@ def command(ctx: click.Context, trace_id: str | None, limit: int, as_json: bool)
             )
         logs = [line for _, line in reader.logs(trace_id=trace_id.lower())]
         if as_json:
-            for item in [*spans, *logs]:
-                click.echo(json.dumps(item._asdict()))
+            rows = [span._asdict() for span in spans] + [line._asdict() for line in logs]
+            for row in rows:
+                click.echo(json.dumps(row))
             return
         for line in waterfall(spans, logs):
             click.echo(line)

@@ -122,7 +122,7 @@ def test_the_aws_cli_lists_things(edge):
     aws = Path(sys.executable).parent / "aws"
     environment = {
         **os.environ, "AWS_ENDPOINT_URL": edge.ends["aws"], "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_REGION": edge.ends["region"],
+        "AWS_DEFAULT_REGION": edge.ends["region"],
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, aws, "iot", "list-things"], capture_output=True, text=True, env=environment, check=True
