@@ -92,7 +92,9 @@ class RecipeStore:
             suffix = ".json" if file.suffix == ".json" else ".yaml"
             target = self._folder / f"{recipe.name}-{recipe.version}{suffix}"
             if not target.exists() or target.read_text() != text:
-                target.write_text(text)
+                fresh = target.with_name(target.name + ".new")
+                fresh.write_text(text)
+                fresh.replace(target)
             self.artifacts.folders[recipe.name] = file.stem
             taken.append(recipe)
         return taken

@@ -260,12 +260,13 @@ class Supervisor:
         """Queue a deployment of a whole group: its components replace the group's former ones."""
         return self.deployer.enqueue(document, document.group)
 
-    async def deploy_project(self, project: Path) -> str:
+    async def deploy_project(self, project: Path, recipes: Path | None = None) -> str:
         """Queue `<project>/recipes/deployment.yaml`, or all recipes there when there is none; give its id.
 
-        It replaces what local deployments made of the LOCAL_DEPLOYMENT group. Raises UserError.
+        `recipes` names another folder of recipes. It replaces what local deployments made of the LOCAL_DEPLOYMENT
+        group. Raises UserError.
         """
-        folder = project / "recipes"
+        folder = recipes or project / "recipes"
         self.artifacts.project = project.absolute()
         taken = self.recipes.take(folder)
         file = deployment_file(folder)

@@ -30,10 +30,12 @@ class Watcher:
         project: Path,
         report: Callable[[str, str], None],
         *,
+        recipes: Path | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         self._supervisor = supervisor
         self._project = project.absolute()
+        self._recipes = (recipes or project / "recipes").absolute()
         self._report = report
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
@@ -55,7 +57,7 @@ class Watcher:
     def _look(self) -> Stamp:
         """The stamps of every watched place: the recipes, and the sources of what is deployed."""
         supervisor = self._supervisor
-        places = {self._project / "recipes"}
+        places = {self._recipes}
         for name, definition in supervisor.processes.definitions.items():
             try:
                 recipe = supervisor.recipes.find(name, definition.version)
@@ -84,18 +86,18 @@ class Watcher:
         return self._look()
 
     def _document_stamp(self, stamps: Stamp) -> list[tuple[str, int, int]]:
-        found = stamps.get(self._project / "recipes", ())
+        found = stamps.get(self._recipes, ())
         return [each for each in found if Path(each[0]).stem == "deployment"]
 
     async def _reload(self, changed: set[Path], document: bool) -> None:
         began = time.monotonic()
         before = {name: runner.machine.generation for name, runner in self._supervisor.processes.runners.items()}
-        names = ", ".join(sorted(str(place.relative_to(self._project)) for place in changed if self._inside(place)))
+        names = ", ".join(sorted(self._shown(place) for place in changed))
         try:
-            if document or deployment_file(self._project / "recipes") is None:
-                identifier = await self._supervisor.deploy_project(self._project)
+            if document or deployment_file(self._recipes) is None:
+                identifier = await self._supervisor.deploy_project(self._project, self._recipes)
             else:
-                self._supervisor.recipes.take(self._project / "recipes")
+                self._supervisor.recipes.take(self._recipes)
                 identifier = await self._supervisor.redeploy()
             status = await self._supervisor.wait(identifier)
         except ForeshoreError as error:
@@ -113,5 +115,5 @@ class Watcher:
         ]
         self._report("INFO", f"{names} changed: {', '.join(sorted(fresh)) or 'nothing to restart'} ({took:.0f} ms)")
 
-    def _inside(self, place: Path) -> bool:
-        return self._project in place.parents
+    def _shown(self, place: Path) -> str:
+        return str(place.relative_to(self._project)) if self._project in place.parents else str(place)

@@ -106,6 +106,11 @@ def test_hot_reload_reports_when_running_again(tmp_path: Path) -> None:
         assert "com.example.thing RUNNING" in text
         assert bench.pid("com.example.thing") != first
         await bench.until(lambda: "version two" in bench.text("com.example.thing"))
+        document = project / "recipes/deployment.yaml"
+        document.write_text(document.read_text().replace('"rate": 5', '"rate": 6'))
+        await bench.until(lambda: bool(reports))
+        assert reports.pop()[1].startswith("recipes changed: nothing to restart")
+        assert bench.supervisor.details("com.example.thing").configuration["rate"] == 6
         (project / "recipes/app.yaml").write_text("ComponentName: [\n")
         await bench.until(lambda: bool(reports))
         assert reports[0][0] == "ERROR"
@@ -211,6 +216,8 @@ def test_kill_9_at_any_moment_of_a_deployment(tmp_path: Path, word: str, number:
             assert acknowledged.configuration["round"] in (number, number + 1)
         for each in again.supervisor.processes.definitions:
             await again.until(lambda each=each: again.state(each) == "RUNNING")
+        for half_written in again.recipes.iterdir():
+            half_written.unlink()
         again.recipe("app", "2.0.0", run=SLEEP)
         assert (await again.deploy(app="2.0.0")).status == "SUCCEEDED"
         await again.supervisor.stop()
