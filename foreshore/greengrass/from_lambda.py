@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foreshore.errors import UserError
+from foreshore.greengrass.lambda_host.calls import invoke_topic, result_topic
 from foreshore.greengrass.lambda_host.parameters import IOT_CORE, PUB_SUB, BadParameters, read_parameters
 
 _ARN = re.compile(r"^arn:[a-z-]+:lambda:[a-z0-9-]*:\d*:function:(?P<name>[A-Za-z0-9_.-]+):(?P<version>\d+)$")
@@ -48,8 +49,12 @@ def convert(
     routes: Sequence[Mapping[str, str]] = (),
     subscriptions: Mapping[str, Mapping[str, str]] | None = None,
     client: str = "awsiotsdk",
+    invokes: Sequence[str] = (),
 ) -> Converted:
-    """Make the recipe. Raises UserError(`lambda-definition`) when the definition can't be one."""
+    """Make the recipe. `invokes` names the functions that this one invokes through the greengrasssdk Lambda client.
+
+    Raises UserError(`lambda-definition`) when the definition can't be one.
+    """
     arn, name, version = _identity(definition)
     parameters = _member(definition, "componentLambdaParameters")
     notes: list[str] = []
@@ -67,7 +72,11 @@ def convert(
         read_parameters(configuration)
     except BadParameters as error:
         raise _bad(str(error)) from error
-    configuration["accessControl"] = access_control(name, configuration["eventSources"], configuration["routes"])
+    configuration["invocable"] = True
+    heard, said = _call_topics(arn.split(":")[6], invokes)
+    configuration["accessControl"] = access_control(
+        name, [*configuration["eventSources"], *heard], [*configuration["routes"], *said]
+    )
     recipe: dict[str, Any] = {
         "RecipeFormatVersion": "2020-01-25",
         "ComponentName": name,
@@ -162,6 +171,13 @@ def _dependencies(definition: Mapping[str, Any], notes: list[str]) -> dict[str, 
             "DependencyType": str(wish.get("dependencyType", "HARD")),
         }
     return found
+
+
+def _call_topics(function: str, invokes: Sequence[str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The local topics of invocations: what the function must hear, and what it must be allowed to publish to."""
+    heard = [invoke_topic(function), *([result_topic(function)] if invokes else [])]
+    said = [result_topic("+"), *(invoke_topic(other) for other in invokes)]
+    return [{"topic": topic, "type": PUB_SUB} for topic in heard], [{"topic": topic, "type": PUB_SUB} for topic in said]
 
 
 def access_control(

@@ -7,8 +7,8 @@ it afresh. The handler runs in the main thread; messages and confirmations arriv
 from __future__ import annotations
 
 import logging
-from typing import Any
 
+from .calls import Calls, encode_error, encode_result
 from .inbox import Inbox
 from .invocation import Handler, TimedOut, arm, handler_traceback, invoke
 from .outbox import Outbox
@@ -22,13 +22,21 @@ class Host:
     """Takes messages from `inbox` until it ends."""
 
     def __init__(
-        self, handler: Handler, arn: str, parameters: Parameters, inbox: Inbox, outbox: Outbox, trace: TraceSlot
+        self,
+        handler: Handler,
+        arn: str,
+        parameters: Parameters,
+        inbox: Inbox,
+        outbox: Outbox,
+        calls: Calls,
+        trace: TraceSlot,
     ) -> None:
         self._handler = handler
         self._arn = arn
         self._parameters = parameters
         self._inbox = inbox
         self._outbox = outbox
+        self._calls = calls
         self._trace = trace
         self.handled = 0
         self.failed = 0
@@ -36,30 +44,34 @@ class Host:
     def run(self) -> int:
         """Handle messages until stopped; give the exit code: 0, or 1 after a timeout or a lost connection."""
         arm()
-        try:
-            while (event := self._inbox.next()) is not None:
+        while (event := self._inbox.next()) is not None:
+            try:
                 self.handle(event)
-        except TimedOut:
-            limit_s, waiting = self._parameters.timeout_s, self._inbox.waiting
-            log.error("Task timed out after %.2f seconds; %d queued messages are lost", limit_s, waiting)
-            return 1
+            except TimedOut as error:
+                limit_s, waiting = self._parameters.timeout_s, self._inbox.waiting
+                log.error("Task timed out after %.2f seconds; %d queued messages are lost", limit_s, waiting)
+                self._calls.answer(event, encode_error(error), "Unhandled")
+                self._outbox.drain(1)
+                return 1
         return conclude(self._inbox, self._outbox, self.handled, self.failed)
 
-    def handle(self, event: Event) -> Any:
+    def handle(self, event: Event) -> None:
         """One invocation. An exception of the handler is logged with its own traceback, and counted."""
+        encoding = self._parameters.encoding
         self._trace.current = event.traceparent
         try:
-            result = invoke(self._handler, event, self._arn, self._parameters.encoding, self._parameters.timeout_s)
+            result = invoke(self._handler, event, self._arn, encoding, self._parameters.timeout_s)
+            if event.reply is not None:
+                self._calls.answer(event, encode_result(result, encoding), "")
             self.handled += 1
-            return result
         except Disconnected as error:
             self._inbox.lose(str(error))
         except Exception as error:
             self.failed += 1
             log.error("%s", handler_traceback(error))
+            self._calls.answer(event, encode_error(error), "Handled")
         finally:
             self._trace.current = None
-        return None
 
 
 def conclude(inbox: Inbox, outbox: Outbox, handled: int, failed: int) -> int:

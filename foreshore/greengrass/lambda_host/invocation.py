@@ -29,7 +29,8 @@ class TimedOut(BaseException):
 def invoke(handler: Handler, event: Event, arn: str, encoding: str, timeout_s: float) -> Any:
     """Call the handler. Raises what it raises, ValueError for a payload that is no JSON, TimedOut."""
     deadline = time.monotonic() + timeout_s
-    context = LambdaContext(arn, str(uuid.uuid4()), {"subject": event.topic}, deadline, time.monotonic)
+    custom = {"subject": event.topic} if event.context is None else event.context.get("custom") or {}
+    context = LambdaContext(arn, str(uuid.uuid4()), custom, deadline, time.monotonic)
     if event.traceparent is not None:
         os.environ[TRACE_ENVIRONMENT] = amzn_trace_id(event.traceparent)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .calls import Calls
 from .host import Host
 from .inbox import Inbox
 from .loading import HandlerMissing, configure_logging, load_handler
@@ -98,17 +99,20 @@ def prepare(
     def call(operation: str, request: dict[str, Any]) -> dict[str, Any]:
         return wire.call(operation, request, parameters.status_timeout_s)
 
-    services = Services(parameters.routes, outbox, call, shim.IPCException)
+    calls = Calls(environment["AWS_LAMBDA_FUNCTION_NAME"], wire, outbox, inbox)
+    services = Services(parameters.routes, outbox, call, shim.IPCException, calls.invoke)
+    if parameters.invocable:
+        calls.accept_invocations()
     if not parameters.pinned:
         setup = Setup(
             options.handler, arn, parameters.encoding, parameters.timeout_s, environment, paths, options.log_level
         )
         limits = (parameters.max_instances, parameters.max_idle_s)
-        return Pool(own_argv(), setup, limits, inbox, outbox, services.invoke, trace)
+        return Pool(own_argv(), setup, limits, inbox, outbox, calls, services.invoke, trace)
     os.environ.update(environment)
     shim.install(services.invoke)
     sys.path[:0] = paths
-    return Host(load_handler(options.handler), arn, parameters, inbox, outbox, trace)
+    return Host(load_handler(options.handler), arn, parameters, inbox, outbox, calls, trace)
 
 
 class _Ending:

@@ -61,6 +61,7 @@ class Parameters:
     lambda_arn: str = ""
     exec_args: tuple[str, ...] = ()
     publish_window: int = 64
+    invocable: bool = False
 
 
 def read_parameters(configuration: Mapping[str, Any]) -> Parameters:
@@ -80,6 +81,7 @@ def read_parameters(configuration: Mapping[str, Any]) -> Parameters:
         lambda_arn=str(settings.get("lambdaArn") or ""),
         exec_args=tuple(str(each) for each in _items(settings, "execArgs")),
         publish_window=int(_number(settings, "publishWindow", 64, 1)),
+        invocable=_boolean(settings, "invocable", False),
     )
 
 

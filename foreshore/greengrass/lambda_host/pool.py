@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from .calls import Calls, encode_error
 from .host import conclude
 from .inbox import Inbox
 from .outbox import Outbox
@@ -60,14 +61,14 @@ class Instance:
         self.idle_since = time.monotonic()
         self.deadline: float | None = None
         self.ready = False
-        self.traceparent: str | None = None
+        self.event: Event | None = None
         self._pool = pool
         self.thread = threading.Thread(target=self._serve, args=(setup,), name="instance", daemon=True)
         self.thread.start()
 
     def give(self, event: Event, timeout_s: float) -> None:
         """Let it handle a message. Raises OSError when it is dead."""
-        self.traceparent = event.traceparent
+        self.event = event
         self.deadline = time.monotonic() + timeout_s
         self.pipe.send(tuple(event))
 
@@ -80,7 +81,7 @@ class Instance:
                 if kind == "idle":
                     self.deadline = None
                     self.idle_since = time.monotonic()
-                    self._pool.on_idle(self, rest[0])
+                    self._pool.on_idle(self, *rest)
                 else:
                     self.pipe.send(self._pool.call(self, *rest))
         except (EOFError, OSError):
@@ -111,6 +112,7 @@ class Pool:
         limits: tuple[int, float],
         inbox: Inbox,
         outbox: Outbox,
+        calls: Calls,
         invoke: Invoke,
         trace: TraceSlot,
     ) -> None:
@@ -119,6 +121,7 @@ class Pool:
         self._most, self._max_idle_s = limits
         self._inbox = inbox
         self._outbox = outbox
+        self._calls = calls
         self._invoke = invoke
         self._trace = trace
         self._changed = threading.Condition()
@@ -168,7 +171,7 @@ class Pool:
 
     def call(self, instance: Instance, arn: str, payload: bytes, context: Any, kind: str) -> tuple[bool, Any]:
         """An instance's greengrasssdk call: (True, answer) or (False, what went wrong)."""
-        self._trace.current = instance.traceparent
+        self._trace.current = instance.event.traceparent if instance.event is not None else None
         try:
             return True, self._invoke(arn, payload, context, kind)
         except Exception as error:
@@ -176,8 +179,9 @@ class Pool:
         finally:
             self._trace.current = None
 
-    def on_idle(self, instance: Instance, outcome: str) -> None:
+    def on_idle(self, instance: Instance, outcome: str, result: bytes) -> None:
         """An instance is ready (outcome "ready") or has handled its message ("handled", "failed")."""
+        self._answer(instance, result, "" if outcome == "handled" else "Handled")
         with self._changed:
             instance.ready = True
             self._hopeless = 0
@@ -186,8 +190,14 @@ class Pool:
             self._idle.append(instance)
             self._changed.notify_all()
 
+    def _answer(self, instance: Instance, result: bytes, error: str) -> None:
+        event, instance.event = instance.event, None
+        if event is not None and event.reply is not None:
+            self._calls.answer(event, result, error)
+
     def on_gone(self, instance: Instance) -> None:
         """An instance's pipe is closed."""
+        self._answer(instance, encode_error(RuntimeError("the instance ended")), "Unhandled")
         with self._changed:
             if instance.deadline is not None and not self._over:
                 self.failed += 1

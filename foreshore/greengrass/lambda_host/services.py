@@ -5,6 +5,7 @@
 | iot-data publish | GGRouter | PublishToTopic or PublishToIoTCore, by the configured routes |
 | iot-data shadow calls | GGShadowService | Get, Update, DeleteThingShadow, where the nucleus has them |
 | secretsmanager | GGSecretManager | GetSecretValue, where the nucleus has it |
+| lambda invoke | any other function | the component of that name, over local pub/sub (`calls`) |
 
 A publish is sent without waiting for its confirmation; the outbox bounds how many are unconfirmed. With
 `queueFullPolicy="AllOrException"` it waits and raises what the nucleus answered.
@@ -18,6 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from .calls import NoAnswer
 from .parameters import Route, find_routes
 from .wire import Disconnected, Refused
 
@@ -35,6 +37,7 @@ ABSENT = {
 }
 
 Call = Callable[[str, dict[str, Any]], dict[str, Any]]
+InvokeFunction = Callable[[str, bytes, Mapping[str, Any], str], "tuple[bytes, str]"]
 
 
 class Outbox(Protocol):
@@ -48,9 +51,17 @@ class CallFailed(Exception):
 
 
 class Services:
-    """The backend of `greengrass_ipc_python_sdk.ipc_client`."""
+    """The backend of `greengrass_ipc_python_sdk.ipc_client`. `invoke_function` is `calls.Calls.invoke`."""
 
-    def __init__(self, routes: tuple[Route, ...], outbox: Outbox, call: Call, failure: type[Exception]) -> None:
+    def __init__(
+        self,
+        routes: tuple[Route, ...],
+        outbox: Outbox,
+        call: Call,
+        failure: type[Exception],
+        invoke_function: InvokeFunction,
+    ) -> None:
+        self._invoke_function = invoke_function
         self._routes = routes
         self._outbox = outbox
         self._call = call
@@ -72,10 +83,10 @@ class Services:
                     return self._shadow(str(custom.get("subject", "")), payload), ""
                 case ["GGSecretManager"]:
                     return self._secret(json.loads(payload)), ""
-            raise CallFailed(f"no function {function_arn} can be invoked from this component")
-        except (CallFailed, Disconnected, TimeoutError) as error:
-            raise self._failure(str(error)) from error
-        except Refused as error:
+                case [other] if other:
+                    return self._invoke_function(other, payload, context, invocation_type)
+            raise CallFailed(f"not a function's ARN: {function_arn}")
+        except (CallFailed, NoAnswer, Refused, Disconnected, TimeoutError) as error:
             raise self._failure(str(error)) from error
 
     def _publish(self, topic: str, payload: bytes, policy: str) -> None:

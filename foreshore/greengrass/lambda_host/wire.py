@@ -27,12 +27,18 @@ class Disconnected(Exception):
 
 
 class Event(NamedTuple):
-    """One delivered message: `payload` bytes, or None when it came as JSON and is in `message`."""
+    """One delivered message: `payload` bytes, or None when it came as JSON and is in `message`.
+
+    An invocation by another function also has the caller's client `context`, and `reply`, the topic and id that its
+    result goes to.
+    """
 
     topic: str
     payload: bytes | None
     message: Any
     traceparent: str | None
+    context: dict[str, Any] | None = None
+    reply: tuple[str, str] | None = None
 
 
 Done = Callable[[Exception | None], None]

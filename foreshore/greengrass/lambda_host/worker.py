@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from .calls import encode_error, encode_result
 from .invocation import TimedOut, arm, handler_traceback, invoke
 from .loading import configure_logging, load_handler
 from .pool import Setup
@@ -20,7 +21,7 @@ from .wire import Event
 log = logging.getLogger("foreshore_lambda_host")
 
 
-class Calls:
+class Backend:
     """greengrasssdk's calls, sent to the host process. Safe in the handler's own threads."""
 
     def __init__(self, pipe: Connection, failure: type[Exception]) -> None:
@@ -49,20 +50,22 @@ def work(descriptor: int) -> int:
     os.environ.update(setup.environment)
     sys.path[:0] = setup.paths
     shim = importlib.import_module("greengrass_ipc_python_sdk.ipc_client")
-    shim.install(Calls(pipe, shim.IPCException).invoke)
+    shim.install(Backend(pipe, shim.IPCException).invoke)
     handler = load_handler(setup.handler)
     arm()
-    pipe.send(("idle", "ready"))
+    pipe.send(("idle", "ready", b""))
     try:
         while True:
             event = Event(*pipe.recv())
-            outcome = "handled"
+            outcome, answer = "handled", b""
             try:
-                invoke(handler, event, setup.arn, setup.encoding, setup.timeout_s)
+                result = invoke(handler, event, setup.arn, setup.encoding, setup.timeout_s)
+                if event.reply is not None:
+                    answer = encode_result(result, setup.encoding)
             except Exception as error:
-                outcome = "failed"
+                outcome, answer = "failed", encode_error(error)
                 log.error("%s", handler_traceback(error))
-            pipe.send(("idle", outcome))
+            pipe.send(("idle", outcome, answer))
     except (EOFError, ConnectionError):
         return 0
     except TimedOut:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from foreshore.greengrass.lambda_host.calls import NoAnswer
 from foreshore.greengrass.lambda_host.parameters import IOT_CORE, PUB_SUB, Route
 from foreshore.greengrass.lambda_host.services import Services
 from foreshore.greengrass.lambda_host.wire import Disconnected, Refused
@@ -37,6 +38,12 @@ class Recorder:
             raise self.answer
         return self.answer
 
+    def invoke(self, function: str, payload: bytes, context: Any, kind: str) -> tuple[bytes, str]:
+        self.calls.append((function, {"payload": payload, "context": context, "kind": kind}))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return b'"result"', str(self.answer.get("error", ""))
+
 
 @pytest.fixture
 def recorder() -> Recorder:
@@ -52,7 +59,8 @@ def sdk(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.delitem(sys.modules, name)
     shim = importlib.import_module("greengrass_ipc_python_sdk.ipc_client")
     routes = (Route("local/#", PUB_SUB), Route("cloud/#", IOT_CORE), Route("both", PUB_SUB), Route("both", IOT_CORE))
-    shim.install(Services(routes, recorder, recorder.call, shim.IPCException).invoke)
+    services = Services(routes, recorder, recorder.call, shim.IPCException, recorder.invoke)
+    shim.install(services.invoke)
     yield importlib.import_module("greengrasssdk")
     shim.install(None)
     for name in [name for name in sys.modules if name.partition(".")[0] in ("greengrasssdk", "greengrass_common")]:
@@ -134,9 +142,17 @@ def test_secrets(sdk: Any, recorder: Recorder) -> None:
         client.get_secret_value(SecretId="password")
 
 
-def test_unknown_functions_are_refused(sdk: Any) -> None:
-    with pytest.raises(sdk.Lambda.InvocationException, match="no function arn:aws:lambda:::function:other"):
-        sdk.client("lambda").invoke(FunctionName="arn:aws:lambda:::function:other", Payload=b"{}")
+def test_functions_are_invoked_by_name(sdk: Any, recorder: Recorder) -> None:
+    client = sdk.client("lambda")
+    answer = client.invoke(FunctionName="arn:aws:lambda:us-east-1:1:function:other:2", Payload=b"{}")
+    assert (answer["Payload"].read(), answer["FunctionError"]) == (b'"result"', "")
+    recorder.answer = {"error": "Handled"}
+    answer = client.invoke(FunctionName="arn:aws:lambda:us-east-1:1:function:other", InvocationType="RequestResponse")
+    assert (answer["Payload"], answer["FunctionError"]) == (b'"result"', "Handled")
+    recorder.answer = NoAnswer("nobody there")
+    with pytest.raises(sdk.Lambda.InvocationException, match="nobody there"):
+        client.invoke(FunctionName="arn:aws:lambda:us-east-1:1:function:other")
+    assert recorder.calls[0] == ("other", {"payload": b"{}", "context": {}, "kind": "RequestResponse"})
 
 
 def test_without_a_host_calls_fail_clearly() -> None:
