@@ -57,7 +57,7 @@ class ArtifactStore:
         for file in _files(folder):
             target = self.root / "packages/artifacts" / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, target)
+            _copy(file, target)
 
     def place(self, recipe: Recipe, manifest: Manifest) -> dict[str, str]:
         """Bring every artifact in; give a digest of each of their files by name. Raises UserError, NotEmulated."""
@@ -116,7 +116,7 @@ class ArtifactStore:
         name, version = recipe.name, str(recipe.version)
         target = Path(self._layout.artifacts(name, version)) / artifact.file_name
         if source != target:
-            shutil.copy2(source, target)
+            _copy(source, target)
         if artifact.digest:
             _check_digest(recipe, artifact, target)
         if artifact.execute != "NONE":
@@ -129,8 +129,7 @@ class ArtifactStore:
         fresh = target.with_name(target.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(*SKIPPED))
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
+        _swap(fresh, target)
 
     def watched(self, recipe: Recipe, manifest: Manifest) -> list[Path]:
         """What to watch for changes of a component: its sources in the project, built or not."""
@@ -231,6 +230,22 @@ def _unpack(archive: Path, target: Path, recipe: Recipe) -> None:
             where=str(archive),
             mend="make it a zip, or set Unarchive: NONE",
         ) from None
-    shutil.rmtree(target, ignore_errors=True)
     fresh.mkdir(parents=True, exist_ok=True)
+    _swap(fresh, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy in one step, as a reader or a killed core sees it."""
+    fresh = target.with_name(target.name + ".new")
+    shutil.copy2(source, fresh)
+    fresh.replace(target)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    """Put a folder in another's place; the old one is gone only when the new one is there."""
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
     fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
