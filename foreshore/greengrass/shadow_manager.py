@@ -29,6 +29,7 @@ from foreshore.greengrass.shadows import (
     update,
     view,
 )
+from foreshore.greengrass.spooler import size_of
 from foreshore.seams import Publication
 
 NAME = "aws.greengrass.ShadowManager"
@@ -87,29 +88,34 @@ class Settings(NamedTuple):
 
 
 def read_settings(configuration: Mapping[str, Any], core_thing: str) -> Settings:
-    """Read `synchronize` and `shadowDocumentSizeLimitBytes`; what is absent is not synchronized."""
-    synchronize = configuration.get("synchronize")
-    found: set[Shadow] = set()
-    direction = "betweenDeviceAndCloud"
-    if isinstance(synchronize, Mapping):
-        direction = str(synchronize.get("direction", direction))
-        found |= _shadows(core_thing, synchronize.get("coreThing"))
-        for item in synchronize.get("shadowDocuments") or ():
-            if isinstance(item, Mapping) and item.get("thingName"):
-                found |= _shadows(str(item["thingName"]), {"classic": True, **item})
-        for thing, item in (synchronize.get("shadowDocumentsMap") or {}).items():
-            found |= _shadows(str(thing), {"classic": True, **item} if isinstance(item, Mapping) else {})
-    limit = int(configuration.get("shadowDocumentSizeLimitBytes", DEFAULT_SIZE_LIMIT))
+    """Read `synchronize` and `shadowDocumentSizeLimitBytes`; what is absent or makes no sense is not synchronized."""
+    synchronize = _map(configuration.get("synchronize"))
+    direction = synchronize.get("direction")
+    found = _shadows(core_thing, synchronize.get("coreThing"))
+    for item in _list(synchronize.get("shadowDocuments")):
+        found |= _shadows(str(_map(item).get("thingName") or ""), item)
+    for thing, item in _map(synchronize.get("shadowDocumentsMap")).items():
+        found |= _shadows(str(thing), item)
+    limit = size_of(configuration.get("shadowDocumentSizeLimitBytes"), DEFAULT_SIZE_LIMIT)
     return Settings(
         frozenset(found), direction != "cloudToDevice", direction != "deviceToCloud", min(limit, MAX_SIZE_LIMIT)
     )
 
 
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _shadows(thing: str, item: object) -> set[Shadow]:
-    if not isinstance(item, Mapping):
+    """The shadows of one entry. `classic` is true unless it says otherwise."""
+    if not thing or not isinstance(item, Mapping):
         return set()
-    names = [str(name) for name in item.get("namedShadows") or ()]
     classic = [""] if str(item.get("classic", True)).lower() == "true" else []
+    names = [str(name) for name in _list(item.get("namedShadows")) if name]
     return {Shadow(thing, name) for name in classic + names}
 
 

@@ -41,9 +41,16 @@ def read_settings(nucleus: Mapping[str, Any]) -> SpoolerSettings:
     values = {str(key).lower(): value for key, value in spooler.items()} if isinstance(spooler, Mapping) else {}
     return SpoolerSettings(
         str(values.get("storagetype", "Disk")).lower() != "memory",
-        int(values.get("maxsizeinbytes", DEFAULT_MAX_BYTES)),
+        size_of(values.get("maxsizeinbytes"), DEFAULT_MAX_BYTES),
         str(values.get("keepqos0whenoffline", False)).lower() == "true",
     )
+
+
+def size_of(value: object, default: int) -> int:
+    """A size in a configuration: a number of bytes, or its digits; anything else is the default."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
+        return int(value)
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else default
 
 
 def _member(document: object, name: str) -> object:

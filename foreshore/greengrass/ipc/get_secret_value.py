@@ -54,8 +54,10 @@ async def handle(call: Call) -> Reply:
 
 
 def _is_listed(configuration: Mapping[str, Any], arn: str, stage: str | None) -> bool:
-    """Whether the secret manager's `cloudSecrets` name the secret, and the label asked for; AWSCURRENT always is. A core
-    without `cloudSecrets` serves all that the policies allow."""
+    """Whether the secret manager's `cloudSecrets` name the secret, and the label asked for (AWSCURRENT always is).
+
+    A core without `cloudSecrets` serves all that the policies allow.
+    """
     listed = configuration.get("cloudSecrets")
     if not isinstance(listed, list):
         return True

@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foreshore.errors import AwsError, UserError
+from foreshore.greengrass.client_devices import Certificate, ClientDeviceAuth
 from foreshore.greengrass.components import CoreContext
 from foreshore.greengrass.eventstream import INT32, STRING, Header, encode
 from foreshore.greengrass.static_components import StaticComponents
@@ -122,6 +126,45 @@ def test_the_administration(rig, run) -> None:
             with pytest.raises(UserError):
                 admin(Request("GET", "/configuration/nope", []))
             assert [status.name for status in running.core.components()] == ["c"]
+
+    run(scenario())
+
+
+KEYS_OF_AWS = st.sampled_from(
+    ["accessControl", "aws.greengrass.ipc.pubsub", "p", "operations", "resources", "mqtt", "spooler", "maxSizeInBytes",
+     "storageType", "synchronize", "coreThing", "namedShadows", "shadowDocuments", "shadowDocumentsMap", "thingName",
+     "deviceGroups", "definitions", "policies", "g", "selectionRule", "policyName", "cloudSecrets", "arn"]
+)  # fmt: skip
+DOCUMENT = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**60) | st.floats() | st.text(max_size=5) | st.just("thingName: *"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS_OF_AWS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def test_any_configuration_of_awss_components_is_survived(rig, run, tmp_path) -> None:
+    documents: list[dict[str, Any]] = []
+
+    @settings(max_examples=150, derandomize=True, deadline=None)
+    @given(st.dictionaries(KEYS_OF_AWS, DOCUMENT, max_size=4))
+    def collect(document: dict[str, Any]) -> None:
+        documents.append(document)
+
+    collect()
+    components = ("c", "aws.greengrass.Nucleus", "aws.greengrass.ShadowManager", "aws.greengrass.clientdevices.Auth")
+    auth = ClientDeviceAuth(lambda pem: asyncio.sleep(0), lambda: Certificate("", "", "", []), lambda: "t")
+
+    async def scenario() -> None:
+        async with rig(root=tmp_path, client_devices=auth) as running:
+            for number, document in enumerate(documents):
+                for component in components:
+                    running.core.configuration.apply(
+                        component, defaults={}, reset=[""], merge=document, timestamp=number
+                    )
+            client = await running.raw("c")
+            assert (await client.ask(1, "GetConfiguration", {"componentName": "nope"}))[0] == "ResourceNotFoundError"
+        async with rig(root=tmp_path, client_devices=auth) as running:
+            assert running.core.configuration.components()
 
     run(scenario())
 
