@@ -18,7 +18,7 @@ SHELLS = {
     "greengrass/recipe_store.py", "greengrass/runner.py", "greengrass/supervisor.py", "greengrass/watcher.py",
     "iot/authority.py", "iot/service.py",
     "iot/rules/actions/batches.py", "iot/rules/actions/kafka.py", "iot/rules/ambient.py", "iot/rules/engine.py",
-    "iot/rules/lookups.py",
+    "iot/rules/lookups.py", "iot/rules/running.py",
     "functions/async_invokes.py", "functions/aws.py", "functions/code_watch.py", "functions/environments.py",
     "functions/event_sources.py", "functions/invocations.py", "functions/lambda_api.py", "functions/pollers.py",
     "functions/service.py",

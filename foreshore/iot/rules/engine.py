@@ -1,9 +1,7 @@
-"""The rules engine: finds rules by topic, evaluates them, and runs their actions beside the message path. Shell.
+"""The rules engine: finds rules by topic, evaluates them and queues their actions. Shell.
 
 A message is decoded once, whatever number of rules read it. Evaluation happens in the caller's turn of the loop and
-only queues the actions; each rule has a queue and a bound of its own (`WORKERS` at a time, `MAX_PENDING` waiting), so
-a rule whose target is down holds up no other. A transient failure is tried again with growing pauses; while a target
-stays down, later messages try once. What fails in the end becomes one document for the error action.
+only queues the actions, which `running.py` serves; rules with external functions are evaluated in a thread there.
 
 The statements and their compilation know nothing of this module.
 """
@@ -16,11 +14,9 @@ import os
 import ssl
 import time
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -30,32 +26,21 @@ from foreshore.http import Client, Request, Response
 from foreshore.iot.mqtt.topics import TopicTrie, strip_basic_ingest
 from foreshore.iot.rules.actions.aws import Aws
 from foreshore.iot.rules.actions.batches import Batches
-from foreshore.iot.rules.actions.call import Call, World
-from foreshore.iot.rules.actions.failures import ActionFailed, Failure, action_name, error_document
+from foreshore.iot.rules.actions.call import World
 from foreshore.iot.rules.actions.signing import Credentials
-from foreshore.iot.rules.definition import Definition, PlannedAction
+from foreshore.iot.rules.definition import Definition
 from foreshore.iot.rules.destinations import Destination, Destinations
 from foreshore.iot.rules.executions import entry
 from foreshore.iot.rules.explain import explain_recorded
 from foreshore.iot.rules.lookups import Lookups, Things
-from foreshore.iot.rules.message import Message, Result, RuleFailed
-from foreshore.iot.rules.values import Value
-from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish, Span, traceparent
+from foreshore.iot.rules.message import Message
+from foreshore.iot.rules.running import LiveRule, Record, Runner
+from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish
 from foreshore.traces.recorder import new_trace_id
 
-WORKERS = 8
-MAX_PENDING = 10_000
-MAX_RECORDS = 20
-ATTEMPTS = 3
-FIRST_PAUSE_S = 0.1
-DOWN_S = 5.0
-SLOW_S = 2.0
 STOP_GRACE_S = 3.0
 BASIC_INGEST_FILTER = "$aws/rules/#"
 
-# Shared by all spans, which nobody changes.
-_FIRED: dict[str, object] = {"matched": True, "where": True, "fired": True}
-_NOT_FIRED: dict[str, object] = {"matched": True, "where": False, "fired": False}
 _FORMAT = {0: "UNSPECIFIED_BYTES", 1: "UTF8_DATA"}
 
 
@@ -64,72 +49,6 @@ class Listeners(Protocol):
 
     def add_listener(self, filter: str, callback: Callable[[Publication], None]) -> Any: ...
     def remove_listener(self, handle: Any) -> None: ...
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one action for one message."""
-
-    action: str
-    resource: str
-    outcome: str
-    error: str
-    parameters: dict[str, Any] | None
-    attempts: int = 1
-
-    def describe(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "action": self.action, "resource": self.resource, "outcome": self.outcome, "error": self.error,
-            "attempts": self.attempts, "parameters": self.parameters,
-        }  # fmt: skip
-
-
-@dataclass(slots=True)
-class Record:
-    """One message that a rule saw. `result` is None while an evaluation in a thread is not done."""
-
-    message: Message
-    trace_id: str
-    span_id: str
-    depth: int
-    start_ns: int
-    result: Result | None = None
-    outcomes: list[Outcome] = field(default_factory=list)
-
-
-class Down(NamedTuple):
-    """An action's target that failed to the end: tried sparingly until then (monotonic seconds)."""
-
-    until: float
-    is_slow: bool
-    error: str
-
-
-class LiveRule:
-    """One rule with its queue, its counters and its last messages."""
-
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
-        self.enabled = not definition.disabled
-        self.span_name = f"rule {definition.name}"
-        self.handle: Any = None
-        self.pending: deque[Record] = deque()
-        self.overflow: deque[Record] = deque()
-        self.workers: set[asyncio.Task[None]] = set()
-        self.records: deque[Record] = deque(maxlen=MAX_RECORDS)
-        self.down: dict[int, Down] = {}
-        self.matched = self.fired = self.failed = self.dropped = 0
-
-    def describe(self) -> dict[str, Any]:
-        """Counters and settings as plain values."""
-        definition = self.definition
-        return {
-            "name": definition.name, "sql": definition.rule.sql, "version": definition.rule.version,
-            "filter": definition.rule.topic_filter, "enabled": self.enabled, "matched": self.matched,
-            "fired": self.fired, "failed": self.failed, "dropped": self.dropped, "pending": len(self.pending),
-            "actions": [action.kind.key for action in definition.actions],
-        }  # fmt: skip
 
 
 def environment_credentials() -> Credentials:
@@ -170,12 +89,10 @@ class Engine:
     ) -> None:
         self.region = region
         self.account = account
-        self.check_roles = check_roles
         self.strict_live = strict_live
         self.endpoint_url = endpoint_url
         self.things = things
         self._publish = publish
-        self._span = span
         self._log = log
         self._client = Client()
         self._aws = Aws(
@@ -188,6 +105,7 @@ class Engine:
             region, account, publish, invoke, self._aws, self._client, self._batches, self.destinations,
             lambda: str(uuid.uuid4()),
         )  # fmt: skip
+        self._runner = Runner(self._world, republish=self._republish, span=span, log=log, check_roles=check_roles)
         self._rules: dict[str, LiveRule] = {}
         self._trie: TopicTrie[LiveRule] = TopicTrie(hash_matches_parent=False)
         self._broker: Listeners | None = None
@@ -196,8 +114,6 @@ class Engine:
         self._last_publication: Publication | None = None
         self._last_message: Message | None = None
         self._depth = 0
-        self._span_count = int.from_bytes(os.urandom(8), "big")
-        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # the set of rules
@@ -335,219 +251,21 @@ class Engine:
 
     # evaluation
 
-    def _new_span_id(self) -> str:
-        """16 hex digits: a count from a random start, mixed so that neighbours look unlike; never all zero."""
-        self._span_count = count = (self._span_count + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        return f"{count or 1:016x}"
-
     def _from_listener(self, live: LiveRule, publication: Publication) -> None:
         """Evaluate one rule and queue its actions. Never raises: a rule's failure is its own."""
         start = time.time_ns()
         message = self._message(publication)
-        record = Record(message, message.trace_id or "", self._new_span_id(), self._depth, start)
+        record = Record(message, message.trace_id or "", self._runner.new_span_id(), self._depth, start)
         live.matched += 1
         live.records.append(record)
         if live.definition.has_external:
-            self._enqueue(live, record)
+            self._runner.enqueue(live, record)
             return
         result = live.definition.rule.apply(message)
         record.result = result
-        self._evaluated(live, record, result, (publication.traceparent or "")[36:52])
+        self._runner.evaluated(live, record, result, (publication.traceparent or "")[36:52])
         if result.fired:
-            self._enqueue(live, record)
-
-    def _evaluated(self, live: LiveRule, record: Record, result: Result, parent: str) -> None:
-        now = time.time_ns()
-        attributes = _FIRED if result.fired else _NOT_FIRED
-        if result.error:
-            attributes = {**_NOT_FIRED, "error": result.error}
-            live.failed += 1
-            self._log(
-                entry(
-                    "FunctionExecution", level="ERROR", now_ns=now, account=self.account, rule=live.definition.name,
-                    message=record.message, trace_id=record.trace_id, details=result.error,
-                )
-            )  # fmt: skip
-        self._span(
-            Span(
-                record.trace_id, record.span_id, parent, "rules", live.span_name, record.start_ns,
-                now - record.start_ns, not result.error, attributes,
-            )
-        )  # fmt: skip
-
-    def _enqueue(self, live: LiveRule, record: Record) -> None:
-        if not live.definition.actions and not live.definition.has_external:
-            live.fired += 1
-            return
-        if len(live.pending) >= MAX_PENDING or self._stopping:
-            self._overflow(live, record)
-            return
-        live.pending.append(record)
-        self._ensure_worker(live)
-
-    def _ensure_worker(self, live: LiveRule) -> None:
-        if len(live.workers) < WORKERS:
-            live.workers.add(asyncio.ensure_future(self._work(live)))
-
-    def _overflow(self, live: LiveRule, record: Record) -> None:
-        """The queue is full: the actions are not run, but the error action and the log are told."""
-        live.dropped += 1
-        text = f"the rule's queue of {MAX_PENDING} messages is full: its actions were not run"
-        record.outcomes.append(Outcome("", "", "dropped", text, None))
-        self._log(
-            entry(
-                "RuleMessageThrottled", level="ERROR", now_ns=time.time_ns(), account=self.account,
-                rule=live.definition.name, message=record.message, trace_id=record.trace_id, details=text,
-            )
-        )  # fmt: skip
-        if live.definition.error_action is not None and len(live.overflow) < MAX_PENDING and not self._stopping:
-            live.overflow.append(record)
-            self._ensure_worker(live)
-
-    # actions
-
-    async def _work(self, live: LiveRule) -> None:
-        try:
-            while live.pending or live.overflow:
-                serve, queue = (self._tell, live.overflow) if live.overflow else (self._serve, live.pending)
-                try:
-                    await serve(live, queue.popleft())
-                except Exception as error:
-                    loop = asyncio.get_running_loop()
-                    loop.call_exception_handler({"message": f"rule {live.definition.name} failed", "exception": error})
-        finally:
-            # Not in a callback: a message that comes before it ran would find no worker.
-            task = asyncio.current_task()
-            if task is not None:
-                live.workers.discard(task)
-
-    async def _tell(self, live: LiveRule, record: Record) -> None:
-        """Only the error action, for a message whose actions found the queue full."""
-        text = record.outcomes[0].error
-        failures = [
-            Failure(action_name(action.kind.key), action.kind.resource(action.parameters.values), text)
-            for action in live.definition.actions
-        ]
-        await self._run_error_action(live, record, failures)
-
-    async def _serve(self, live: LiveRule, record: Record) -> None:
-        definition = live.definition
-        result = record.result
-        if result is None:
-            result = record.result = await asyncio.to_thread(definition.rule.apply, record.message)
-            self._evaluated(live, record, result, "")
-            if not result.fired:
-                return
-        live.fired += 1
-        if not definition.actions:
-            return
-        call = partial(self._act, live, record, result.value, result.payload)
-        if len(definition.actions) == 1:
-            done = [await call(0, definition.actions[0])]
-        else:
-            done = await asyncio.gather(*(call(i, action) for i, action in enumerate(definition.actions)))
-        failures = [failure for failure in done if failure is not None]
-        if not failures:
-            return
-        live.failed += 1
-        await self._run_error_action(live, record, failures)
-
-    async def _run_error_action(self, live: LiveRule, record: Record, failures: list[Failure]) -> None:
-        action = live.definition.error_action
-        if action is not None:
-            document = error_document(live.definition.name, record.message, failures)
-            await self._act(live, record, document, orjson.dumps(document), -1, action)
-
-    async def _act(
-        self, live: LiveRule, record: Record, value: Value, payload: bytes, place: int, action: PlannedAction
-    ) -> Failure | None:
-        """Run one action to its end. A failure is recorded, logged and returned."""
-        start = time.time_ns()
-        span_id = self._new_span_id()
-        key = action.kind.key
-        outcome = Outcome(key, action.kind.resource(action.parameters.values), "ok", "", None, 0)
-        record.outcomes.append(outcome)
-        assert record.result is not None
-        try:
-            parameters = await self._render(action, record)
-            outcome.parameters, outcome.resource = parameters, action.kind.resource(parameters)
-            call = Call(
-                live.definition.name, record.message, value, payload, live.definition.rule.old, self._world,
-                traceparent(record.trace_id, span_id), record.depth,
-            )  # fmt: skip
-            call.notes["publish"] = partial(self._republish, record.depth + 1)
-            if self.check_roles:
-                from foreshore.iot.rules.actions.roles import check
-
-                await check(call, action.kind, parameters)
-            await self._attempt(live, place, outcome, partial(action.kind.load(), call, parameters))
-        except (ActionFailed, RuleFailed, AwsError) as error:
-            outcome.outcome, outcome.error = "failed", str(error)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # A parameter of a shape that the service model does not allow.
-            outcome.outcome, outcome.error = "failed", f"bad parameter: {type(error).__name__}: {error}"
-        self._acted(live, record, outcome, start, span_id)
-        if outcome.outcome == "ok":
-            return None
-        return Failure(action_name(key), outcome.resource, outcome.error)
-
-    async def _render(self, action: PlannedAction, record: Record) -> dict[str, Any]:
-        assert record.result is not None
-        parameters, variables = action.parameters, record.result.variables
-        if parameters.has_external:
-            return await asyncio.to_thread(parameters.render, record.message, variables)
-        return parameters.render(record.message, variables)
-
-    async def _attempt(self, live: LiveRule, place: int, outcome: Outcome, run: Callable[[], Awaitable[None]]) -> None:
-        started = time.monotonic()
-        down = live.down.get(place)
-        attempts = ATTEMPTS
-        if down is not None and down.until > started:
-            if down.is_slow:
-                # A target that does not even refuse would hold every worker for its whole timeout.
-                raise ActionFailed(f"not tried, because the target did not answer a moment ago: {down.error}")
-            attempts = 1
-        pause = FIRST_PAUSE_S
-        while True:
-            outcome.attempts += 1
-            try:
-                await run()
-            except ActionFailed as error:
-                if not error.transient:
-                    raise
-                now = time.monotonic()
-                is_slow = now - started > SLOW_S
-                if is_slow or outcome.attempts >= attempts or self._stopping:
-                    live.down[place] = Down(now + DOWN_S, is_slow, str(error))
-                    raise
-                await asyncio.sleep(pause)
-                pause *= 4
-            else:
-                if live.down:
-                    live.down.pop(place, None)
-                return
-
-    def _acted(self, live: LiveRule, record: Record, outcome: Outcome, start: int, span_id: str) -> None:
-        now = time.time_ns()
-        ok = outcome.outcome == "ok"
-        attributes: dict[str, object] = {"rule": live.definition.name, "resource": outcome.resource}
-        if not ok:
-            attributes["error"] = outcome.error
-        self._span(
-            Span(
-                record.trace_id, span_id, record.span_id, "rules", f"action {outcome.action}", start, now - start, ok,
-                attributes,
-            )
-        )  # fmt: skip
-        more = {"ruleAction": action_name(outcome.action), "resources": {"resource": outcome.resource}}
-        if not ok:
-            more["details"] = outcome.error
-        self._log(
-            entry(
-                "RuleExecution", level="INFO" if ok else "ERROR", now_ns=now, account=self.account,
-                rule=live.definition.name, message=record.message, trace_id=record.trace_id, **more,
-            )
-        )  # fmt: skip
+            self._runner.enqueue(live, record)
 
     def _republish(self, depth: int, publication: Publication) -> None:
         """Publish so that the rules which see it in the same turn know how often it was republished."""
@@ -623,13 +341,13 @@ class Engine:
 
     async def start(self) -> None:
         """Ready the external functions; may be called twice."""
-        self._stopping = False
+        self._runner.stopping = False
         if self._lookups is None:
             self._lookups = Lookups(asyncio.get_running_loop(), self._aws, self._world.invoke, self.things)
 
     async def stop(self) -> None:
         """Stop listening, give queued actions a few seconds, then let go; may be called twice."""
-        self._stopping = True
+        self._runner.stopping = True
         if self._broker is not None:
             for live in self._rules.values():
                 if live.handle is not None:

@@ -269,11 +269,11 @@ def test_kafka_produces_to_the_leader() -> None:
 
 
 def test_a_target_that_never_answers_is_not_asked_by_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from foreshore.iot.rules import engine as engine_module
+    from foreshore.iot.rules import running
     from foreshore.iot.rules.actions import web
 
     monkeypatch.setattr(web, "TIMEOUT_S", 0.02)
-    monkeypatch.setattr(engine_module, "SLOW_S", 0.01)
+    monkeypatch.setattr(running, "SLOW_S", 0.01)
 
     async def main() -> None:
         swallowing: set[asyncio.Task[Any]] = set()
