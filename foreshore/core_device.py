@@ -17,6 +17,7 @@ from typing import Any
 
 from foreshore.cloud.routing import Target
 from foreshore.core_link import CoreLink
+from foreshore.core_services import CoreSecrets, CoreShadows, credentials
 from foreshore.errors import UserError
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.host_artifact import prepare_project
@@ -113,9 +114,12 @@ class CoreDevice:
         self.link = CoreLink("127.0.0.1", self.iot.mqtts_port, self.project.thing, files.ca, files.cert, files.key)
         self._stops.append(self.link.stop)
         await self.link.connect()
+        secrets = CoreSecrets(lambda: self.environment()["AWS_ENDPOINT_URL"], self.project.region)
+        self._stops.append(secrets.close)
         self.core = Core(
             root=self.root, thing=self.project.thing, region=self.project.region, account=self.project.account,
-            cloud=self.link, span=self.recorder.span, log=self.recorder.log, profile=self.profile,
+            cloud=self.link, shadows=CoreShadows(self.iot.shadows), fetch_secret=secrets.fetch, credentials=credentials,
+            span=self.recorder.span, log=self.recorder.log, profile=self.profile,
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
