@@ -2,11 +2,14 @@
 
 Rules, one object each, apply to every device that reports the rule's quantity:
 
-    {"name", "quantity", "type": "threshold", "above": x | "below": x, "clear": y, "for_seconds": s}
-    {"name", "quantity", "type": "robust-z", "window": n, "threshold": z, "clear": z, "floor": d, "for_seconds": s}
+    {"name", "quantity", "type": "threshold", "above": x | "below": x, "clear": y}
+    {"name", "quantity", "type": "robust-z", "window": n, "threshold": z, "clear": z, "floor": d}
 
-A threshold rule is ACTIVE once the value has been beyond the limit for `for_seconds`, and NORMAL again when it is back
-beyond `clear` (hysteresis; default: the limit itself). A robust-z rule compares each value with the median and the
+Each may have "for_seconds", how long its condition must hold before it is ACTIVE, and "keep_seconds", how long the
+condition must be over before it is NORMAL again; both are 0 otherwise, and time is event time.
+
+A threshold rule's condition begins when the value is beyond the limit, and ends when it is back at `clear`
+(hysteresis; default: the limit itself). A robust-z rule compares each value with the median and the
 median absolute deviation (MAD) of the last `window` ordinary values, so that an anomaly does not widen its yardstick
 (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993: z = 0.6745 (x - median) / MAD). `floor` is the least
 MAD believed, in the quantity's unit. After `window` anomalous values in a row the level itself has changed: the rule
@@ -101,6 +104,7 @@ class Rule:
         self.name = settings["name"]
         self.settings = settings
         self.for_ms = int(float(settings.get("for_seconds", 0)) * 1000)
+        self.keep_ms = int(float(settings.get("keep_seconds", 0)) * 1000)
         kind = settings.get("type", "threshold")
         if kind not in DETECTORS:
             raise ValueError(f"rule {self.name}: type {kind!r} is none of {', '.join(DETECTORS)}")
@@ -114,7 +118,7 @@ class Rule:
 
 class State:
     """One rule on one device. `began` is when the last alert's condition began, `limit` what was crossed; `since` is
-    when a condition that is not yet an alert began."""
+    when the values began that will change the state if they last."""
 
     __slots__ = ("began", "detector", "limit", "name", "since")
 
@@ -128,21 +132,21 @@ class State:
     def step(self, rule, ts, value):
         """Take one value; whether the state changed."""
         crossed = self.detector.crossed(value, self.name == ACTIVE)
-        if self.name == ACTIVE:
-            if crossed is None:
-                self.name = NORMAL
-                return True
-            return False
-        if crossed is None:
+        changing = (crossed is None) == (self.name == ACTIVE)
+        if not changing:
             self.since = None
             return False
         if self.since is None:
             self.since = ts
-        if ts - self.since < rule.for_ms:
+        if ts - self.since < (rule.keep_ms if self.name == ACTIVE else rule.for_ms):
             return False
-        self.name = ACTIVE
-        self.began, self.since = self.since, None
-        self.limit = crossed
+        if self.name == ACTIVE:
+            self.name = NORMAL
+        else:
+            self.name = ACTIVE
+            self.began = self.since
+            self.limit = crossed
+        self.since = None
         return True
 
 

@@ -33,6 +33,8 @@ def changes(rule: dict[str, Any], values: list[float]) -> list[tuple[int, str]]:
         ({"below": 10, "clear": 12}, [9, 11, 12, 11], [(0, "ACTIVE"), (2, "NORMAL")]),
         ({"above": 10, "for_seconds": 2}, [11, 11, 9, 11, 11, 11, 9], [(5, "ACTIVE"), (6, "NORMAL")]),
         ({"above": 10, "for_seconds": 0}, [9, 9], []),
+        ({"above": 10, "keep_seconds": 2}, [11, 9, 11, 9, 9, 9, 9], [(0, "ACTIVE"), (5, "NORMAL")]),
+        ({"above": 10, "keep_seconds": 1, "for_seconds": 1}, [11, 11, 9, 9, 11], [(1, "ACTIVE"), (3, "NORMAL")]),
     ],
 )
 def test_threshold(rule: dict[str, Any], values: list[float], expected: list[tuple[int, str]]) -> None:
