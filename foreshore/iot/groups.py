@@ -112,6 +112,15 @@ class ThingGroups:
                 found |= set(self.members.of(child))
         return sorted(found)
 
+    def depend_on(self, field: str) -> bool:
+        """Whether a dynamic group with policies asks for an indexed field, `connectivity` or `shadow`."""
+        targets = self._ground.links("policy-target")
+        return any(
+            field in each["queryString"] and targets.of(self.arn(each["thingGroupName"]))
+            for each in self.kind.values()
+            if "queryString" in each
+        )
+
     # Groups
 
     def _create(self, params: Params, document: Document) -> Document:

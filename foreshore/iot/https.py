@@ -27,6 +27,7 @@ _DATA = ("/topics/", "/retainedMessage", "/connections/", "/things/", "/api/thin
 
 Upgrade = Callable[[Request, object], Response]
 Serve = Callable[[Request], Awaitable[Response]]
+DeviceHandler = Callable[[Request, Identity | None], Awaitable[Response]]
 Authorize = Callable[[ConnectRequest], Awaitable[ConnectDecision] | None]
 
 
@@ -47,6 +48,11 @@ class DeviceHttps:
         self._credentials = credentials
         self._upgrade = upgrade
         self._authorized: dict[int, Identity] = {}
+        self._mounted: dict[str, DeviceHandler] = {}
+
+    def mount(self, prefix: str, handler: DeviceHandler) -> None:
+        """Serve paths that begin with `prefix` for another room; the handler gets who asks, None for IAM callers."""
+        self._mounted[prefix] = handler
 
     def identify(self, request: Request) -> Identity | None:
         """The device behind a request, or None for an IAM caller. Raises AwsError ForbiddenException for nobody."""
@@ -74,9 +80,18 @@ class DeviceHttps:
             return self._give_credentials(request, unquote(found[1]))
         if _JOBS.match(path):
             return await self._serve(self._jobs, request)
+        for prefix, handler in self._mounted.items():
+            if path.startswith(prefix):
+                return await self._hand_over(handler, request)
         if path.startswith(_DATA):
             return await self._serve(self._data, _whole_topic(request))
         return error_response(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404), request)
+
+    async def _hand_over(self, handler: DeviceHandler, request: Request) -> Response:
+        try:
+            return await handler(request, self.identify(request))
+        except AwsError as error:
+            return error_response(error, request)
 
     def _give_credentials(self, request: Request, alias: str) -> Response:
         try:

@@ -42,6 +42,7 @@ class FleetIndex:
     groups: ThingGroups
 
     def __init__(self, ground: Ground, registry: Registry, presence: Callable[[], Presence]) -> None:
+        self._ground = ground
         self._settings = ground.kind("setting")
         self._memberships = ground.links("group-thing")
         self._registry = registry
@@ -79,6 +80,7 @@ class FleetIndex:
         if things.get("thingIndexingMode") == "OFF" and things.get("thingConnectivityIndexingMode") == "STATUS":
             raise AwsError("InvalidRequestException", "Connectivity indexing needs thing indexing.", 400)
         self._settings.put("indexing", {**self.configuration(), **params})
+        self._ground.changed()
 
     def _mode(self, index: str) -> str:
         kind, key = (

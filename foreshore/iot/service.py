@@ -135,6 +135,7 @@ class IotCore:
         rate_limits: bool,
     ) -> None:
         self.presence = Presence(self.publish, lambda: time.time_ns() // 1_000_000)
+        self.presence.on_change = lambda thing: self._indexed_changed("connectivity")
         self.broker = Broker(
             profile=profile,
             access=self.access,
@@ -256,7 +257,7 @@ class IotCore:
         for document in self.certificates.authorities.values():
             context.load_verify_locations(cadata=document["certificatePem"])
         for document in self.certificates.kind.values():
-            if document["certificateMode"] == "SNI_ONLY":
+            if document["certificateMode"] == "SNI_ONLY" or "caCertificateId" in document:
                 context.load_verify_locations(cadata=document["certificatePem"])
         context.set_alpn_protocols(ALPN)
         self._contexts.append(context)
@@ -380,6 +381,11 @@ class IotCore:
             where=where,
             mend="restore the files, or delete the thing's certificate and files to have new ones made",
         )
+
+    def _indexed_changed(self, field: str) -> None:
+        """What the fleet index holds of a thing has changed; policies may hang on a dynamic group that asks for it."""
+        if self.groups.depend_on(field):
+            self.ground.changed()
 
     def _disconnect_principal(self, identifier: str) -> None:
         """A certificate is no longer ACTIVE: end the connections made with it (UpdateCertificate)."""
