@@ -32,6 +32,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("Components of AWS's", "partly",
      "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, DiskSpooler and "
      "clientdevices are taken as parts of the core in any version; all others are NotEmulated"),
+    ("lite: steps, keys by case, Platform.runtime", "partly",
+     "what lite ignores is ignored and logged; top-level keys in another case are taken; no systemd restarts"),
     ("lite: malformed policy resources fail a deployment", "yes", "classic logs and skips the policy"),
     ("Deployments of several groups to one core", "yes", "each group keeps its roots; requirements must agree"),
 ]  # fmt: skip

@@ -191,6 +191,9 @@ class Deployer:
         # In a thread, because it copies artifacts; it only reads what the loop holds.
         wanted = await asyncio.to_thread(define)
         work = plan(self._processes.definitions, wanted, order_of(wanted))
+        for name in work.add + work.reinstall + work.restart:
+            for note in wanted[name].notes:
+                self._say("WARN", f"{name}: {note}")
         await self._validate(deployment, previews)
         await self._notify(deployment, work)
         if deployment.cancelled.is_set():

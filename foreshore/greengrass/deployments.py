@@ -158,6 +158,7 @@ class Definition:
     dependencies: Mapping[str, bool]
     stamps: Mapping[str, str] = field(default_factory=dict)
     error_reset_s: float = 3600.0
+    notes: tuple[str, ...] = ()
 
 
 def malformed_resources(configuration: Mapping[str, object]) -> list[str]:

@@ -18,6 +18,7 @@ from foreshore.greengrass.recipes import (
     Manifest,
     Recipe,
     Variables,
+    as_lite_reads,
     error_reset_of,
     interpolate,
     lifecycle_for,
@@ -68,7 +69,10 @@ def deployment_file(folder: Path) -> Path | None:
 class RecipeStore:
     """Takes recipes in, finds them again, and resolves them for this platform."""
 
-    def __init__(self, root: Path, thing: str, artifacts: ArtifactStore, platform: Mapping[str, str]) -> None:
+    def __init__(
+        self, root: Path, thing: str, artifacts: ArtifactStore, platform: Mapping[str, str], profile: Profile
+    ) -> None:
+        self.is_lite = profile == "lite"
         self.layout = Layout(root)
         self.artifacts = artifacts
         self.platform = dict(platform)
@@ -130,7 +134,7 @@ class RecipeStore:
 
     def manifest(self, recipe: Recipe) -> Manifest:
         """The manifest for this platform. Raises UserError(`no-manifest`)."""
-        manifest = select_manifest(recipe, self.platform)
+        manifest = select_manifest(recipe, self.platform, lite=self.is_lite)
         if manifest is None:
             have = ", ".join(f"{key}={value}" for key, value in self.platform.items())
             raise UserError(
@@ -168,6 +172,9 @@ class RecipeStore:
         variables = Variables(recipe.name, frozenset(recipe.dependencies), configuration_of, system)
         lifecycle = interpolate(lifecycle_for(recipe, manifest), variables)
         steps = lifecycle if isinstance(lifecycle, Mapping) else {}
+        notes: list[str] = []
+        if self.is_lite:
+            steps, notes = as_lite_reads(steps)
         return Definition(
             recipe.name,
             version,
@@ -175,6 +182,7 @@ class RecipeStore:
             {name: wish.hard for name, wish in recipe.dependencies.items()},
             stamps,
             error_reset_s=error_reset_of(steps, ERROR_RESET_S),
+            notes=tuple(notes),
         )
 
     def defaults(self, recipe: Recipe, *, interpolated: bool) -> Mapping[str, object]:

@@ -251,12 +251,24 @@ def _artifact(fields: _Fields) -> Artifact:
     )
 
 
-def select_manifest(recipe: Recipe, platform: Mapping[str, str]) -> Manifest | None:
-    """The first manifest whose platform requirements all hold; None when no one does."""
+def select_manifest(recipe: Recipe, platform: Mapping[str, str], *, lite: bool = False) -> Manifest | None:
+    """The first manifest whose platform requirements all hold; None when no one does.
+
+    Nucleus lite skips manifests without a `runtime` of its own or `*`, and knows no regular expressions.
+    """
     for manifest in recipe.manifests:
+        if lite and not _fits_lite(manifest):
+            continue
         if all(_attribute_holds(key, platform.get(key, ""), want) for key, want in manifest.platform.items()):
             return manifest
     return None
+
+
+def _fits_lite(manifest: Manifest) -> bool:
+    wanted = manifest.platform.values()
+    return manifest.platform.get("runtime") in ("*", "aws_nucleus_lite") and not any(
+        len(text) >= 2 and text.startswith("/") and text.endswith("/") for text in wanted
+    )
 
 
 def _attribute_holds(name: str, label: str, wanted: str) -> bool:
@@ -378,6 +390,29 @@ def steps_of(lifecycle: Mapping[str, object], where: str = "") -> dict[str, Step
             if step is not None:
                 found[name] = step
     return found
+
+
+LITE_STEPS = ("bootstrap", "install", "startup", "run")
+_LITE_FIELDS = ("Script", "RequiresPrivilege", "Timeout", "Setenv")
+
+
+def as_lite_reads(lifecycle: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """What nucleus lite takes of a lifecycle, and a note on each part that it does not.
+
+    Lite compares keys by case, and has no shutdown, recover, uninstall or Skipif (greengrass-lite, "Types of Recipes
+    Supported by Greengrass nucleus lite").
+    """
+    kept: dict[str, object] = {}
+    notes = []
+    for key, value in lifecycle.items():
+        if key not in (*LITE_STEPS, "Setenv"):
+            notes.append(f"nucleus lite ignores {key}")
+        elif isinstance(value, Mapping) and key != "Setenv":
+            kept[key] = {name: child for name, child in value.items() if name in _LITE_FIELDS}
+            notes += [f"nucleus lite ignores {key}.{name}" for name in value if name not in _LITE_FIELDS]
+        else:
+            kept[key] = value
+    return kept, notes
 
 
 def error_reset_of(lifecycle: Mapping[str, object], default: float) -> float:

@@ -87,7 +87,8 @@ class Supervisor:
         self.thing = thing
         self.configuration = configuration
         self.artifacts = ArtifactStore(self.root, project.absolute() if project else None)
-        self.recipes = RecipeStore(self.root, thing, self.artifacts, platform or this_platform(profile))
+        attributes = platform or this_platform(profile)
+        self.recipes = RecipeStore(self.root, thing, self.artifacts, attributes, profile)
         surroundings = Surroundings(
             root=self.root,
             thing=thing,

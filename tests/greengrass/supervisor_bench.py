@@ -65,7 +65,7 @@ class Bench:
         lifecycle = "".join(f"      {step}: {script!r}\n" for step, script in steps.items())
         (self.recipes / f"{name}-{version}.yaml").write_text(
             f"RecipeFormatVersion: '2020-01-25'\nComponentName: {name}\nComponentVersion: {version}\n{body}"
-            f"Manifests:\n  - Platform:\n      os: linux\n    Lifecycle:\n{lifecycle}"
+            f"Manifests:\n  - Platform:\n      os: linux\n      runtime: '*'\n    Lifecycle:\n{lifecycle}"
         )
 
     async def deploy(self, *, remove: tuple[str, ...] = (), policy: str = "ROLLBACK", **add: str) -> DeploymentStatus:

@@ -139,6 +139,22 @@ def test_lite_keeps_scalars_as_text_and_refuses_bad_policies(tmp_path: Path) -> 
     run(tmp_path, work, profile="lite")
 
 
+def test_lite_takes_only_its_own_steps_and_manifests(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("app", run=SLEEP, shutdown="echo down", Install="echo installed")
+        assert (await bench.deploy(app="1.0.0")).status == "SUCCEEDED"
+        assert set(bench.supervisor.processes.definitions["app"].steps) == {"run"}
+        notes = [line.text for line in bench.lines if "nucleus lite ignores" in line.text]
+        assert notes == ["app: nucleus lite ignores shutdown", "app: nucleus lite ignores Install"]
+        recipe = bench.recipes / "app-1.0.0.yaml"
+        recipe.write_text(recipe.read_text().replace("      runtime: '*'\n", ""))
+        status = await bench.deploy(app="1.0.0")
+        assert "no manifest of app 1.0.0 fits this platform" in status.failure_cause
+        assert "runtime=aws_nucleus_lite" in status.failure_cause
+
+    run(tmp_path, work, profile="lite")
+
+
 def test_what_has_no_effect_or_no_emulation_is_said(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         bench.recipe("app", run=SLEEP)
