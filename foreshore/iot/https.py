@@ -132,6 +132,7 @@ def _as_connect(request: Request) -> ConnectRequest:
         "",
         source_ip=request.peer[0],
         listener="wss",
+        sni=request.header("host").rpartition(":")[0] or request.header("host") or None,
         http_headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
         http_query=request.query,
     )

@@ -1,17 +1,21 @@
 """How devices prove who they are, with the AWS IoT device SDK and paho over real TLS."""
 
+import base64
 import json
 import queue
 import ssl
+import urllib.error
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import paho.mqtt.client as paho
 import pytest
-from awscrt import auth, mqtt
-from awsiot import mqtt_connection_builder
+from awscrt import auth, mqtt, mqtt5
+from awsiot import mqtt5_client_builder, mqtt_connection_builder
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
 
 from foreshore.seams import Publication
@@ -293,3 +297,91 @@ def test_a_signed_websocket(edge):
     edge.run(publish())
     assert received.get(timeout=10) == b"over"
     connection.disconnect().result(10)
+
+
+def signing_pair():
+    key = rsa.generate_private_key(65537, 2048)
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    signature = base64.b64encode(key.sign(b"tok/en+1", padding.PKCS1v15(), hashes.SHA256())).decode()
+    return public.decode(), signature
+
+
+def token_authorizer(edge):
+    """An authorizer with signed tokens; gives a good signature and the events it gets."""
+    public, signature = signing_pair()
+    seen = []
+
+    def authorize(payload):
+        seen.append(json.loads(payload))
+        answer = {"isAuthenticated": True, "principalId": "someone", "policyDocuments": [ANYTHING]}
+        return json.dumps(answer).encode()
+
+    edge.functions["auth"] = authorize
+    edge.client().create_authorizer(
+        authorizerName="a",
+        authorizerFunctionArn="arn:aws:lambda:us-east-1:000000000000:function:auth",
+        tokenKeyName="MyToken",
+        tokenSigningPublicKeys={"k": public},
+        status="ACTIVE",
+    )
+    return signature, seen
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_the_sdks_custom_authorizer_builders(edge, websocket):
+    signature, seen = token_authorizer(edge)
+    heard = listen(edge, "a")
+    answers = queue.Queue()
+    builders = mqtt5_client_builder
+    build = builders.websockets_with_custom_authorizer if websocket else builders.direct_with_custom_authorizer
+    client = build(
+        endpoint="localhost",
+        port=edge.iot.https_port if websocket else edge.iot.mqtts_port,
+        ca_filepath=str(edge.iot.authority.ca_path),
+        client_id="c",
+        auth_authorizer_name="a",
+        auth_username="me",
+        auth_password=b"secret",
+        auth_authorizer_signature=quote(signature, safe=""),
+        auth_token_key_name="MyToken",
+        auth_token_value="tok%2Fen%2B1",
+        on_lifecycle_connection_success=lambda data: answers.put("success"),
+        on_lifecycle_connection_failure=lambda data: answers.put(str(data.exception)),
+        on_lifecycle_stopped=lambda data: answers.put("stopped"),
+    )
+    client.start()
+    assert answers.get(timeout=10) == "success"
+    client.publish(mqtt5.PublishPacket(topic="a", payload=b"1", qos=mqtt5.QoS.AT_LEAST_ONCE)).result(10)
+    assert heard.get(timeout=10).principal == "someone"
+    assert (seen[0]["token"], seen[0]["signatureVerified"]) == ("tok/en+1", True)
+    assert seen[0]["protocols"] == (["tls", "http", "mqtt"] if websocket else ["tls", "mqtt"])
+    client.stop()
+    assert answers.get(timeout=10) == "stopped"
+
+
+def test_a_custom_authorizer_over_https(edge):
+    signature, seen = token_authorizer(edge)
+    heard = listen(edge, "web")
+
+    def post(signature):
+        context = ssl.create_default_context(cafile=str(edge.iot.authority.ca_path))
+        headers = {
+            "x-amz-customauthorizer-name": "a",
+            "x-amz-customauthorizer-signature": signature,
+            "MyToken": "tok/en+1",
+        }
+        url = f"https://localhost:{edge.iot.https_port}/topics/web?qos=1"
+        request = urllib.request.Request(url, b"1", headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                return answer.status, json.loads(answer.read())["message"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())["message"]
+
+    assert post(signature) == (200, "OK")
+    assert heard.get(timeout=10).principal == "someone"
+    assert seen[0]["token"] == "tok/en+1"
+    assert seen[0]["protocolData"]["tls"] == {"serverName": "localhost"}
+    assert post("AAAA") == (403, "Forbidden")
+    assert len(seen) == 1
