@@ -6,9 +6,10 @@ the hot one. Source: AWS Lambda API Reference, 2015-03-31.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +20,7 @@ from urllib.parse import unquote
 import orjson
 
 from foreshore.errors import AwsError, NotEmulated
-from foreshore.functions import outcomes
+from foreshore.functions import outcomes, response_stream
 from foreshore.functions.invocations import new_uuid
 from foreshore.functions.registry import Alias, Function, Version, sha256_text
 from foreshore.functions.spec import (
@@ -29,7 +30,7 @@ from foreshore.functions.spec import (
     FunctionSpec,
 )
 from foreshore.http import Headers, Request, Response
-from foreshore.seams import InvocationType, from_amzn_trace_id
+from foreshore.seams import InvocationType, InvokeResult, from_amzn_trace_id
 from foreshore.shapes.service_model import CallContext, Service, ServiceModel, paginate
 
 if TYPE_CHECKING:
@@ -108,6 +109,29 @@ class LambdaApi:
         if tail == "Tail" and result.status == 200:
             headers.append((b"X-Amz-Log-Result", base64.b64encode(result.log_tail)))
         return Response(result.status, headers, result.payload)
+
+    async def do_invoke_with_response_stream(self, params: Json, context: CallContext) -> Response:
+        """InvokeWithResponseStream: parts as the runtime posts them, one part for a buffered result."""
+        name = self.registry.name_of(params["FunctionName"], params.get("Qualifier") or "")
+        function, version = self.registry.resolve(name)
+        payload = self.functions.checked(bytes(params.get("Payload") or b""), "RequestResponse")
+        parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+        done = self.functions.run(
+            function,
+            version,
+            payload,
+            self.registry.arn(name.name, name.qualifier),
+            client_context=_client_context(params.get("ClientContext") or ""),
+            traceparent=context.request.header("traceparent") or None,
+            sink=parts.put_nowait,
+        )
+        done.add_done_callback(lambda _: parts.put_nowait(None))
+        headers: Headers = [
+            (b"Content-Type", response_stream.CONTENT_TYPE.encode()),
+            (b"x-amzn-RequestId", context.request_id.encode()),
+            (b"X-Amz-Executed-Version", version.spec.version.encode()),
+        ]
+        return Response(200, headers, _stream(parts, done, params.get("LogType") == "Tail"))
 
     async def do_invoke_async(self, params: Json, context: CallContext) -> Json:
         """The deprecated InvokeAsync: 256 KB, 202."""
@@ -560,7 +584,8 @@ class LambdaApi:
         }
         if params.get("Cors"):
             config["Cors"] = params["Cors"]
-        return self._set_url(function, qualifier, config)
+        self._set_url(function, qualifier, config)
+        return {name: value for name, value in config.items() if name != "LastModifiedTime"}
 
     def do_update_function_url_config(self, params: Json, context: CallContext) -> Json:
         """UpdateFunctionUrlConfig."""
@@ -690,6 +715,20 @@ def _configured(spec: FunctionSpec, params: Json) -> FunctionSpec:
                 continue
             raise NotEmulated(f"the {name} of a function")
     return replace(spec, **changes)
+
+
+async def _stream(
+    parts: asyncio.Queue[bytes | None], done: asyncio.Future[InvokeResult], wants_log: bool
+) -> AsyncIterator[bytes]:
+    is_streamed = False
+    while (part := await parts.get()) is not None:
+        is_streamed = True
+        yield response_stream.chunk(part)
+    result = await done
+    if result.function_error is None and not is_streamed and result.payload:
+        yield response_stream.chunk(result.payload)
+    error = result.payload if result.function_error is not None else None
+    yield response_stream.complete(error, result.log_tail if wants_log else None)
 
 
 def _invocation_type(text: str) -> InvocationType:

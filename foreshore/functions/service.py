@@ -32,6 +32,8 @@ from foreshore.functions.store import FunctionStore
 from foreshore.http import Request, Response
 from foreshore.seams import EmitLog, EmitSpan, InvocationType, InvokeResult, LogLine, from_amzn_trace_id
 
+API_LIMIT_S = 30.0
+
 _random = random.Random(random.SystemRandom().getrandbits(128))
 
 
@@ -193,10 +195,7 @@ class Functions:
         name = self.registry.name_of(function, qualifier)
         chance = _random.random() if name.qualifier else 1.0
         found, version = self.registry.resolve(name, chance)
-        limit = MAX_ASYNC_PAYLOAD if invocation_type == "Event" else MAX_SYNC_PAYLOAD
-        if len(payload) > limit:
-            raise outcomes.too_large(limit)
-        payload = check_json(payload)
+        payload = self.checked(payload, invocation_type)
         if invocation_type == "DryRun":
             return InvokeResult(b"", status=204, executed_version=version.spec.version)
         arn = self.registry.arn(name.name, name.qualifier)
@@ -204,6 +203,13 @@ class Functions:
             request_id = self.async_invokes.accept(found.name, name.qualifier, payload, client_context, traceparent)
             return InvokeResult(b"", status=202, executed_version=version.spec.version, request_id=request_id)
         return await self.run(found, version, payload, arn, client_context=client_context, traceparent=traceparent)
+
+    def checked(self, payload: bytes, invocation_type: InvocationType) -> bytes:
+        """The payload to run, `{}` for an empty one. Raises AwsError for one that is too large or not JSON."""
+        limit = MAX_ASYNC_PAYLOAD if invocation_type == "Event" else MAX_SYNC_PAYLOAD
+        if len(payload) > limit:
+            raise outcomes.too_large(limit)
+        return check_json(payload)
 
     def run(
         self,
@@ -291,7 +297,12 @@ class Functions:
         event = api.event(match, request, path, stage or api.stage, time.time(), api_request_id())
         trace = request.header("traceparent") or from_amzn_trace_id(request.header("x-amzn-trace-id"))
         try:
-            result = await self.invoke(match.function, orjson.dumps(event), traceparent=trace)
+            async with asyncio.timeout(API_LIMIT_S if api.kind == "http" else None):
+                result = await self.invoke(match.function, orjson.dumps(event), traceparent=trace)
+        except TimeoutError:
+            # The function goes on; its caller does not hear of it any more.
+            late = Response(503, [(b"Content-Type", b"application/json")], b'{"message":"Service Unavailable"}')
+            return api.finish(request, late)
         except NotEmulated:
             raise
         except AwsError as error:

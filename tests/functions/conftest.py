@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -17,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from foreshore.cloud.routing import route
+from foreshore.errors import AwsError
 from foreshore.functions.service import Functions
-from foreshore.http import Client, Server
+from foreshore.http import Client, Server, text_response
 from foreshore.shapes.errors import error_response
 
 REGION, ACCOUNT = "us-east-1", "000000000000"
@@ -66,8 +68,8 @@ class Edge:
         await self.functions.start()
 
     def _failed(self, request, error):
-        if not hasattr(error, "code"):
-            raise error
+        if not isinstance(error, AwsError):
+            return text_response(500, "".join(traceback.format_exception(error)))
         return error_response(error, request)
 
     async def _stop(self):
