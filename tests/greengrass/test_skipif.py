@@ -27,7 +27,8 @@ def test_conditions(tmp_path: Path, condition: str, outcome: str) -> None:
     async def work(bench: Bench) -> None:
         (bench.recipes / "app.yaml").write_text(
             "RecipeFormatVersion: '2020-01-25'\nComponentName: app\nComponentVersion: 1.0.0\nManifests:\n"
-            f"  - Lifecycle:\n      Install:\n        Script: echo installing\n        Skipif: '{condition}'\n      Run: {SLEEP}\n"
+            f"  - Lifecycle:\n      Run: {SLEEP}\n"
+            f"      Install:\n        Script: echo installing\n        Skipif: '{condition}'\n"
         )
         status = await bench.deploy_with({}, {"app": "1.0.0"}, policy="DO_NOTHING")
         text = bench.text("app")
