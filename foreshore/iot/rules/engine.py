@@ -33,7 +33,7 @@ from foreshore.iot.rules.destinations import Destination, Destinations
 from foreshore.iot.rules.executions import entry
 from foreshore.iot.rules.explain import explain_recorded
 from foreshore.iot.rules.lookups import Lookups, Things
-from foreshore.iot.rules.message import Message
+from foreshore.iot.rules.message import Message, Result
 from foreshore.iot.rules.running import LiveRule, Record, Runner
 from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish
 from foreshore.traces.recorder import new_trace_id
@@ -261,7 +261,12 @@ class Engine:
         if live.definition.has_external:
             self._runner.enqueue(live, record)
             return
-        result = live.definition.rule.apply(message)
+        try:
+            result = live.definition.rule.apply(message)
+        except Exception as error:
+            # A bug of the evaluator's: the other rules and the publisher must not feel it.
+            result = Result(False, error=f"{type(error).__name__}: {error}")
+            asyncio.get_running_loop().call_exception_handler({"message": live.span_name, "exception": error})
         record.result = result
         self._runner.evaluated(live, record, result, (publication.traceparent or "")[36:52])
         if result.fired:

@@ -158,13 +158,14 @@ def _camel(name: str) -> str:
 
 
 def decode_message(data: bytes, descriptor: bytes, file_name: str, message_type: str) -> dict[str, Value]:
-    """Decode one message to a JSON object. `file_name` is the .proto's name, `message_type` its type.
+    """Decode one message to a JSON object. `file_name` is the .proto's name (the page leaves the extension out),
+    `message_type` its type.
 
     Raises ProtobufError.
     """
     types = read_descriptor(descriptor)
-    base = file_name.rpartition("/")[2]
-    package = next((package for name, package in types.files.items() if name.rpartition("/")[2] == base), None)
+    base = _base(file_name)
+    package = next((package for name, package in types.files.items() if _base(name) == base), None)
     if package is None:
         raise ProtobufError(f"{file_name} is not in the descriptor, which holds {', '.join(types.files)}")
     wanted = [f".{package}.{message_type}" if package else f".{message_type}", f".{message_type}"]
@@ -172,6 +173,10 @@ def decode_message(data: bytes, descriptor: bytes, file_name: str, message_type:
     if full is None:
         raise ProtobufError(f"message type {message_type} is not in the descriptor")
     return _message(data, full, types, 0)
+
+
+def _base(file_name: str) -> str:
+    return file_name.rpartition("/")[2].removesuffix(".proto")
 
 
 def _message(data: bytes, name: str, types: Types, depth: int) -> dict[str, Value]:

@@ -24,7 +24,7 @@ from foreshore.iot.rules.actions.failures import ActionFailed, Failure, action_n
 from foreshore.iot.rules.definition import Definition, PlannedAction
 from foreshore.iot.rules.executions import entry
 from foreshore.iot.rules.message import Message, Result, RuleFailed
-from foreshore.iot.rules.values import Value
+from foreshore.iot.rules.values import NotJson, Value
 from foreshore.seams import EmitLog, EmitSpan, Publication, Span, traceparent
 
 WORKERS = 8
@@ -217,7 +217,13 @@ class Runner:
         live.fired += 1
         if not definition.actions:
             return
-        call = partial(self._act, live, record, result.value, result.payload)
+        try:
+            payload = result.payload
+        except NotJson as error:
+            record.result = Result(False, where=result.where, error=str(error), old=result.old)
+            self.evaluated(live, record, record.result, "")
+            return
+        call = partial(self._act, live, record, result.value, payload)
         if len(definition.actions) == 1:
             done = [await call(0, definition.actions[0])]
         else:

@@ -49,7 +49,6 @@ UNDEFINED: Final = Undefined()
 DIGITS = 34
 INT_LIMIT = 10**DIGITS
 EXPONENT_LIMIT = 999
-MAX_DEPTH = 200
 
 # 34 digits, 1E-999 to 9.99…E999; what leaves the range becomes Infinity or NaN, and then Undefined.
 ARITHMETIC = Context(

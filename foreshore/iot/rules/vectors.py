@@ -129,7 +129,7 @@ def _agrees(vector: dict[str, Any], expected: Value, got: Value) -> bool:
         number = _leaf(got)
         return isinstance(number, int | Decimal) and low <= number < high
     if mode.startswith(("approx", "numeric")):
-        tolerance = Decimal(mode.partition(":")[2] or ("1E-9" if mode.startswith("approx") else "1E-15"))
+        tolerance = Decimal(mode.partition(":")[2] or ("1E-9" if mode.startswith("approx") else "1E-12"))
         return _near(expected, got, tolerance)
     if got is UNDEFINED:
         # Undefined alone serializes to an empty string.

@@ -339,3 +339,76 @@ def test_listeners_are_attached_for_each_filter_and_taken_back() -> None:
         assert bus.listeners == []
 
     assert len(drive(work).invoked) == 1
+
+
+def test_a_result_too_deep_to_write_is_a_failure_of_that_rule_alone() -> None:
+    async def work(harness: Harness) -> None:
+        harness.engine.set_rule("r", rule("SELECT * FROM 'a'", to_lambda()))
+        harness.engine.set_rule("n", rule("SELECT 1 AS n FROM 'a'", to_lambda()))
+        harness.send("a", b'{"a":' * 260 + b"1" + b"}" * 260)
+
+    harness = drive(work)
+    assert [payload for _, payload, _, _ in harness.invoked] == [b'{"n":1}']
+    assert "JSON" in harness.engine.last("r")[0]["error"]
+
+
+def test_a_bug_in_one_rule_reaches_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(harness: Harness) -> None:
+        seen: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context))
+        harness.engine.set_rule("broken", rule("SELECT * FROM 'a'", to_lambda("broken")))
+        harness.engine.set_rule("good", rule("SELECT * FROM 'a'", to_lambda("good")))
+        monkeypatch.setattr(harness.engine._rules["broken"].definition.rule, "apply", lambda message: 1 / 0)
+        harness.send("a", {})
+        assert len(seen) == 1
+
+    harness = drive(work)
+    assert [function.rpartition(":")[2] for function, _, _, _ in harness.invoked] == ["good"]
+
+
+def test_a_full_queue_tells_the_error_action(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreshore.iot.rules import running
+
+    monkeypatch.setattr(running, "MAX_PENDING", 5)
+
+    async def work(harness: Harness) -> None:
+        harness.engine.set_rule("r", rule("SELECT * FROM 'a'", to_lambda(), error=to_topic("errors")))
+        for n in range(12):
+            harness.send("a", {"n": n})
+
+    harness = drive(work)
+    assert len(harness.invoked) == 5 and len(harness.published) == 5
+    assert "queue" in json.loads(harness.published[0].payload)["failures"][0]["errorMessage"]
+    assert len([event for event in harness.events() if event["eventType"] == "RuleMessageThrottled"]) == 7
+
+
+def test_with_a_real_broker() -> None:
+    from foreshore.iot.mqtt.server import Broker
+
+    async def main() -> None:
+        broker = Broker(rate_limits=False)
+        seen: list[Publication] = []
+        broker.add_listener("out/#", seen.append)
+        engine = Engine(
+            region="us-east-1", account="000000000000", publish=broker.publish, invoke=None,
+            backend_url=lambda: "http://127.0.0.1:1", span=lambda span: None, log=lambda line: None,
+        )  # fmt: skip
+        await engine.start()
+        engine.attach(broker)
+        shadow = "$aws/things/+/shadow/update/accepted"
+        engine.set_rule("direct", rule("SELECT v FROM 'in/+' WHERE v > 1", to_topic("out/${topic(2)}")))
+        engine.set_rule("shadow", rule(f"SELECT state.reported AS r FROM '{shadow}'", to_topic("out/${topic(3)}")))
+        engine.set_rule("basic", rule("SELECT *", to_topic("out/basic")))
+        broker.publish(Publication("in/a", b'{"v":2}', qos=1, traceparent=PARENT))
+        broker.publish(Publication("in/a", b'{"v":1}'))
+        broker.publish(Publication("$aws/things/T/shadow/update/accepted", b'{"state":{"reported":{"x":1}}}'))
+        broker.publish(Publication("$aws/rules/basic/x", b"raw"))
+        await engine.idle()
+        found = sorted((message.topic, message.payload) for message in seen)
+        assert found == [("out/T", b'{"r":{"x":1}}'), ("out/a", b'{"v":2}'), ("out/basic", b"raw")]
+        traces = {(message.traceparent or "")[3:35] for message in seen if message.topic == "out/a"}
+        assert traces == {"ab" * 16}
+        await engine.stop()
+        await broker.stop()
+
+    asyncio.run(main())

@@ -66,8 +66,9 @@ class Store:
         return lambda bucket, key: self.found
 
 
-def test_every_kind_of_field() -> None:
-    found = decode_message(BODY, descriptor(), "reading.proto", "Reading")
+@pytest.mark.parametrize("file", ["reading.proto", "reading", "dir/reading.proto"])
+def test_every_kind_of_field(file: str) -> None:
+    found = decode_message(BODY, descriptor(), file, "Reading")
     assert {key: str(value) for key, value in found.items()} == {
         "deviceId": "d1", "value": "21.3", "seq": str(2**63 + 5), "delta": "-2", "kind": "HOT", "inner": "{'x': 2}",
         "many": "[1, -1, 300]", "raw": "AP8=", "ok": "True", "tags": "{'a': 7}", "fixed": "9",
