@@ -12,13 +12,14 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote, unquote
 
+import orjson
+
 from foreshore.errors import AwsError
 from foreshore.http import Request, Response
 from foreshore.iot.access import Identity, PolicyAccess
 from foreshore.iot.credentials import CredentialProvider
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
-from foreshore.shapes.errors import error_response
-from foreshore.shapes.service_model import access_key
+from foreshore.shapes.service_model import access_key, new_request_id
 
 _CREDENTIALS = re.compile(r"/role-aliases/([^/]+)/credentials")
 _QUERY_KEY = re.compile(r"[?&]X-Amz-Credential=([^%/&]+)")
@@ -85,13 +86,13 @@ class DeviceHttps:
                 return await self._hand_over(handler, request)
         if path.startswith(_DATA):
             return await self._serve(self._data, _whole_topic(request))
-        return error_response(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404), request)
+        return refusal(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404))
 
     async def _hand_over(self, handler: DeviceHandler, request: Request) -> Response:
         try:
             return await handler(request, self.identify(request))
         except AwsError as error:
-            return error_response(error, request)
+            return refusal(error)
 
     def _give_credentials(self, request: Request, alias: str) -> Response:
         try:
@@ -109,12 +110,19 @@ class DeviceHttps:
             return await serve(request)
         decision = await asked
         if not decision.allowed or not isinstance(decision.identity, Identity):
-            return error_response(AwsError("ForbiddenException", "Forbidden", 403), request)
+            return refusal(AwsError("ForbiddenException", "Forbidden", 403))
         self._authorized[id(request)] = decision.identity
         try:
             return await serve(request)
         finally:
             del self._authorized[id(request)]
+
+
+def refusal(error: AwsError) -> Response:
+    """An error as devices get it: JSON with a message and a trace id."""
+    body = orjson.dumps({"message": error.message, "traceId": new_request_id()})
+    headers = [(b"Content-Type", b"application/json"), (b"x-amzn-ErrorType", error.code.encode())]
+    return Response(error.status, headers, body)
 
 
 def signed_by(request: Request) -> str:

@@ -32,7 +32,7 @@ from foreshore.iot.control import Authorization, Part, service_of
 from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
 from foreshore.iot.groups import BillingGroups, ThingGroups
-from foreshore.iot.https import DeviceHttps
+from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker, SocketLink
@@ -48,7 +48,6 @@ from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
 from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication
-from foreshore.shapes.errors import error_response
 from foreshore.shapes.service_model import Service
 
 MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
@@ -275,7 +274,7 @@ class IotCore:
         if not isinstance(error, AwsError):
             asyncio.get_running_loop().call_exception_handler({"message": "HTTPS handler failed", "exception": error})
             error = AwsError("InternalFailureException", "Internal failure", 500)
-        return error_response(error, request)
+        return refusal(error)
 
     def endpoint(self, kind: str) -> str:
         """`host:port` that DescribeEndpoint gives: the HTTPS listener serves data, jobs and credentials alike."""
