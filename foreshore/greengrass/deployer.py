@@ -145,8 +145,12 @@ class Deployer:
             started = time.time_ns()
             if not deployment.cancelled.is_set():
                 await self._carry_out(deployment)
-            self._on_over(deployment, started)
-            deployment.over.set()
+            try:
+                self._on_over(deployment, started)
+            except OSError as error:
+                self._say("ERROR", f"what is deployed can't be kept: {error}; free some space and deploy again")
+            finally:
+                deployment.over.set()
 
     async def _carry_out(self, deployment: Deployment) -> None:
         status = deployment.status

@@ -51,8 +51,10 @@ class ComponentLog:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._emit = emit
         self._limit = file_bytes
+        self._told = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        # Unbuffered: a line that did not fit the disk must not come back with the next one.
+        self._file = path.open("ab", buffering=0)
         self._size = path.stat().st_size
 
     def write(
@@ -68,15 +70,28 @@ class ComponentLog:
         """Append one line and hand it on, as `shown` when the file's text alone would not say enough."""
         now = time.time_ns()
         line = log_line(now, level, thread, self.component, event, message, contexts).encode()
-        if self._size and self._size + len(line) > self._limit:
-            self._rotate()
-        self._file.write(line)
-        self._file.flush()
-        self._size += len(line)
+        try:
+            self._append(line)
+            self._told = False
+        except OSError as error:
+            self._tell_once(now, error)
         if event in ("stdout", "stderr"):
             self.tail.append(message)
         text = message if event in ("stdout", "stderr") else shown or ". ".join(filter(None, (event, message)))
         self._emit(LogLine(now, "greengrass", self.component, level, "", text))
+
+    def _append(self, line: bytes) -> None:
+        if self._size and self._size + len(line) > self._limit:
+            self._rotate()
+        self._file.write(line)
+        self._size += len(line)
+
+    def _tell_once(self, now: int, error: OSError) -> None:
+        """A full disk must not end the component, nor be hidden."""
+        if not self._told:
+            self._told = True
+            text = f"log lines are lost: {self.path}: {error.strerror}"
+            self._emit(LogLine(now, "greengrass", self.component, "ERROR", "", text))
 
     def _rotate(self) -> None:
         """`<component>_yyyy_MM_dd_HH_<n>.log`, the oldest removed beyond the total limit."""
@@ -89,7 +104,7 @@ class ComponentLog:
         old = sorted(self.path.parent.glob(f"{self.component}_*_*.log"), key=lambda each: each.stat().st_mtime)
         while old and sum(each.stat().st_size for each in old) > LOG_TOTAL_BYTES:
             old.pop(0).unlink()
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         self._size = 0
 
     def close(self) -> None:
