@@ -11,6 +11,7 @@ ROOMS = ("iot", "greengrass", "functions", "cloudfront", "cloud", "simulate", "s
 
 # The shells: the only modules of a room that do I/O, ask the clock or draw random numbers.
 SHELLS = {
+    "cloudfront/origins.py", "cloudfront/pipeline.py", "cloudfront/server.py",
     "cloud/backend.py", "cloud/endpoint.py", "cloud/sam.py", "cloud/stack.py",
     "greengrass/shadow_manager.py",
     "greengrass/cloud_proxy.py", "greengrass/effective_configuration.py", "greengrass/server.py", "greengrass/service.py",

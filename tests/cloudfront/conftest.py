@@ -1,0 +1,6 @@
+"""The folder itself is importable, for `edge`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
