@@ -198,12 +198,12 @@ class Registry:
 
     def list_all(self, params: Params, context: CallContext) -> Document:
         """ListThings, by attribute (its value or its beginning) and type."""
-        shown = []
-        for each in self.things.values():
-            if not _selected(each, params):
-                continue
-            names = ("thingName", "thingTypeName", "attributes", "version")
-            shown.append({**{key: each.get(key) for key in names}, "thingArn": self.arn(each["thingName"])})
+        names = ("thingName", "thingTypeName", "attributes", "version")
+        shown = (
+            {**{key: each.get(key) for key in names}, "thingArn": self.arn(each["thingName"])}
+            for each in self.things.values()
+            if _selected(each, params)
+        )
         return tokens(shown, params, "things", key=_thing_name, default=50)
 
     # Types

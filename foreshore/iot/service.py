@@ -172,6 +172,8 @@ class IotCore:
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
         self.index.shadows_of = self.shadows.documents
+        for filter in ("$aws/things/+/shadow/update/documents", "$aws/things/+/shadow/name/+/update/documents"):
+            self.broker.add_listener(filter, lambda publication: self._indexed_changed("shadow"))
         credentials = CredentialProvider(
             self.role_aliases, self.registry, self._require, time.time,
             lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
