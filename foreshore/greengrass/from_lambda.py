@@ -227,13 +227,14 @@ def _manifests(definition: Mapping[str, Any], name: str, version: str, code: Cod
         folder = "{artifacts:decompressedPath}/" + code.files[0].removesuffix(".zip")
     run = f"python3 -u {{artifacts:path}}/{HOST} --handler {code.handler} --code {folder}"
     wanted = "awsiot, greengrasssdk" if client == "awsiotsdk" else "greengrasssdk"
+    # Lower case: nucleus lite compares the names of lifecycle steps by case.
     lifecycle = {
-        "Install": {
+        "install": {
             "Script": f"python3 -c 'import {wanted}' 2>/dev/null || "
             f"python3 -m pip install --quiet --target {{work:path}}/packages -r {folder}/requirements.txt",
             "Timeout": 600,
         },
-        "Run": {"Script": f"{run} --packages {{work:path}}/packages --name {name} --client {client}"},
+        "run": {"Script": f"{run} --packages {{work:path}}/packages --name {name} --client {client}"},
     }
     return [
         {

@@ -57,6 +57,7 @@ class Instance:
                 [*argv, "--worker", str(descriptor)], pass_fds=[descriptor], stdin=subprocess.DEVNULL
             )
         self._socket = ours
+        self._sending = threading.Lock()
         self.pipe = Connection(os.dup(ours.fileno()))
         self.idle_since = time.monotonic()
         self.deadline: float | None = None
@@ -70,7 +71,11 @@ class Instance:
         """Let it handle a message. Raises OSError when it is dead."""
         self.event = event
         self.deadline = time.monotonic() + timeout_s
-        self.pipe.send(tuple(event))
+        self._send(("event", *event))
+
+    def _send(self, message: tuple[Any, ...]) -> None:
+        with self._sending:
+            self.pipe.send(message)
 
     def _serve(self, setup: Setup) -> None:
         """Answer its calls until it ends; tell the pool when it becomes idle and when it is gone."""
@@ -83,7 +88,7 @@ class Instance:
                     self.idle_since = time.monotonic()
                     self._pool.on_idle(self, *rest)
                 else:
-                    self.pipe.send(self._pool.call(self, *rest))
+                    self._send(("answer", *self._pool.call(self, *rest)))
         except (EOFError, OSError):
             self._pool.on_gone(self)
         self._socket.close()

@@ -64,7 +64,7 @@ def test_names_and_versions_come_from_the_arn() -> None:
         "3.0.0",
         "counter",
     )
-    run = found.recipe["Manifests"][0]["Lifecycle"]["Run"]["Script"]
+    run = found.recipe["Manifests"][0]["Lifecycle"]["run"]["Script"]
     assert "--handler pkg.mod.handler --code {artifacts:decompressedPath}/code" in run
     assert run.endswith("--client slim")
     assert any("no route" in note for note in found.notes)

@@ -300,3 +300,42 @@ def test_stopping_finishes_what_is_queued(running: Running) -> None:
     assert code == 0 and "handled 50" in output
     assert [published(nucleus)[0]["event"] for _ in range(49)] == list(range(1, 50))
     assert published_nothing(nucleus)
+
+
+BACKGROUND = """
+import json, threading
+import greengrasssdk
+
+client = greengrasssdk.client("iot-data")
+go_on = threading.Event()
+
+def run(number=0):
+    client.publish(topic="out/answer", queueFullPolicy="AllOrException", payload=json.dumps(number))
+    if number < 20 and not go_on.wait(0.002):
+        threading.Thread(target=run, args=(number + 1,)).start()
+
+run()
+
+def handler(event, context):
+    client.publish(topic="out/answer", payload=json.dumps(event))
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"pinned": False, "maxInstancesCount": 1}], ids=["pinned", "on demand"])
+def test_code_that_publishes_at_import_and_from_its_own_threads(
+    archive: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    host = Running(archive, tmp_path, "slim", BACKGROUND)
+    host.nucleus.configuration |= settings
+    nucleus = host.start().nucleus
+    try:
+        for number in range(20):
+            nucleus.deliver("in/+", "in/x", json.dumps(f"event {number}").encode())
+        while len(nucleus.published) < 41:
+            nucleus.next("PublishToTopic")
+        found = [json.loads(payload) for payload in nucleus.published]
+        assert [each for each in found if isinstance(each, int)] == list(range(21))
+        assert [each for each in found if isinstance(each, str)] == [f"event {number}" for number in range(20)]
+        assert host.finish()[0] == 0
+    finally:
+        host.nucleus.close()

@@ -30,6 +30,7 @@ class TinyNucleus:
         self.configuration = configuration
         self.lite = lite
         self.requests: queue.Queue[tuple[str, dict[str, Any], str | None]] = queue.Queue()
+        self.published: list[bytes] = []
         self.refuse: dict[str, tuple[str, str]] = {}
         self.held: set[str] = set()
         self.hello: frames.Headers = {}
@@ -119,6 +120,8 @@ class TinyNucleus:
         assert isinstance(stream_id, int)
         body = json.loads(payload)
         trace = headers.get("traceparent")
+        if operation == "PublishToTopic":
+            self.published.append(base64.b64decode(body["publishMessage"]["binaryMessage"]["message"]))
         if operation in self.held:
             self.released.append(lambda: self._answer(operation, stream_id, body))
         elif operation in self.refuse:
