@@ -215,6 +215,8 @@ class Compiler:
         operands = [self.compile(operand) for operand in node.operands]
         # By the operators' tables an operand that is no Boolean makes the whole Undefined, so all are looked at.
         absorbing = node.operator == "OR"
+        if len(operands) == 2:
+            return _pair(operands[0], operands[1], absorbing)
 
         def logic(env: Env) -> Value:
             result: Value = not absorbing
@@ -547,6 +549,22 @@ def _root_field(name: str) -> Closure:
         return root.get(name, UNDEFINED) if type(root) is dict else UNDEFINED
 
     return field
+
+
+def _pair(first: Closure, second: Closure, absorbing: bool) -> Closure:
+    """AND (`absorbing` False) or OR of two operands, the common case."""
+
+    def pair(env: Env) -> Value:
+        left, right = first(env), second(env)
+        if left is not True and left is not False:
+            left = to_boolean(left)
+        if right is not True and right is not False:
+            right = to_boolean(right)
+        if left is UNDEFINED or right is UNDEFINED:
+            return UNDEFINED
+        return absorbing if left is absorbing or right is absorbing else not absorbing
+
+    return pair
 
 
 def _number_test(left: Closure, operate: operators.Operator, compare: operators.Operator, constant: Value) -> Closure:

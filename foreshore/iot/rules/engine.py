@@ -39,6 +39,9 @@ from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish
 from foreshore.traces.recorder import new_trace_id
 
 STOP_GRACE_S = 3.0
+MAX_TOPICS = 4096
+"""Topics whose rules are remembered; a device's topics come again and again."""
+
 BASIC_INGEST_FILTER = "$aws/rules/#"
 
 _FORMAT = {0: "UNSPECIFIED_BYTES", 1: "UTF8_DATA"}
@@ -103,11 +106,12 @@ class Engine:
         self._batches = Batches()
         self._world = World(
             region, account, publish, invoke, self._aws, self._client, self._batches, self.destinations,
-            lambda: str(uuid.uuid4()),
+            lambda: str(uuid.uuid4()), endpoint_url,
         )  # fmt: skip
         self._runner = Runner(self._world, republish=self._republish, span=span, log=log, check_roles=check_roles)
         self._rules: dict[str, LiveRule] = {}
         self._trie: TopicTrie[LiveRule] = TopicTrie(hash_matches_parent=False)
+        self._found: dict[str, list[LiveRule]] = {}
         self._broker: Listeners | None = None
         self._basic_handle: Any = None
         self._lookups: Lookups | None = None
@@ -185,6 +189,7 @@ class Engine:
             self._hook(live)
 
     def _hook(self, live: LiveRule) -> None:
+        self._found.clear()
         filter = live.definition.rule.topic_filter
         if filter is None or not live.enabled:
             return
@@ -193,6 +198,7 @@ class Engine:
             live.handle = self._broker.add_listener(filter, partial(self._from_listener, live))
 
     def _unhook(self, live: LiveRule) -> None:
+        self._found.clear()
         filter = live.definition.rule.topic_filter
         if filter is not None:
             self._trie.remove(filter, live)
@@ -202,11 +208,17 @@ class Engine:
 
     def on_message(self, publication: Publication) -> None:
         """A message for whatever rules its topic finds; `$aws/rules/<rule>/…` is Basic Ingest."""
-        basic = strip_basic_ingest(publication.topic)
-        if basic is not None:
-            self._basic_ingest(publication, *basic)
-            return
-        for live in self._trie.match(publication.topic):
+        topic = publication.topic
+        found = self._found.get(topic)
+        if found is None:
+            basic = strip_basic_ingest(topic)
+            if basic is not None:
+                self._basic_ingest(publication, *basic)
+                return
+            if len(self._found) >= MAX_TOPICS:
+                self._found.clear()
+            found = self._found[topic] = self._trie.match(topic)
+        for live in found:
             self._from_listener(live, publication)
 
     def _basic_ingest(self, publication: Publication, name: str, topic: str) -> None:

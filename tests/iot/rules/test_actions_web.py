@@ -35,10 +35,10 @@ class Endpoint:
         return f"http://127.0.0.1:{self.server.port}"
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, **more: Any) -> Engine:
     return Engine(
         region="us-east-1", account="000000000000", publish=lambda publication: None, invoke=None,
-        backend_url=lambda: url, span=lambda span: None, log=lambda line: None, endpoint_url=lambda: url,
+        backend_url=lambda: url, span=lambda span: None, log=lambda line: None, endpoint_url=lambda: url, **more,
     )  # fmt: skip
 
 
@@ -215,6 +215,32 @@ def test_influxdb_writes_line_protocol_with_the_secret_s_token() -> None:
         assert write.target == "/api/v2/write?bucket=db&org=o&precision=s"
         assert write.header("Authorization") == "Token t0k"
         assert write.body == b'my\\ table,device=b v=1.5,n=2i,s="a\\"b",t=true 1497028786'
+
+    drive(work)
+
+
+@pytest.mark.parametrize(
+    ("service", "status", "expected"),
+    [("iot.amazonaws.com", 200, ""), ("s3.amazonaws.com", 200, "resource policy"), ("", 404, "resource policy")],
+)
+def test_a_function_needs_a_resource_policy_when_roles_are_checked(service: str, status: int, expected: str) -> None:
+    async def work(endpoint: Endpoint, _: Engine) -> None:
+        statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "lambda:InvokeFunction"}
+        policy = {"Policy": json.dumps({"Statement": [statement]})}
+        missing = [(b"x-amzn-ErrorType", b"ResourceNotFoundException")]
+
+        def answer(request: Request) -> Response:
+            if not request.target.endswith("/policy"):
+                return Response(202)
+            return Response(200, [], json.dumps(policy).encode()) if status == 200 else Response(404, missing, b"{}")
+
+        endpoint.answer = answer
+        engine = make_engine(endpoint.url, check_roles=True)
+        await engine.start()
+        arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+        (((_, error),),) = await send(engine, [{"lambda": {"functionArn": arn}}], b"{}")
+        assert expected in error and bool(error) is bool(expected)
+        await engine.stop()
 
     drive(work)
 

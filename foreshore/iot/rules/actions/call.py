@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class World:
-    """What actions reach: the bus, Lambda, the AWS-compatible backend, plain HTTP, batches and destinations."""
+    """What actions reach: the bus, Lambda, the AWS-compatible backend, plain HTTP, batches and destinations.
+
+    `endpoint_url` is Foreshore's own AWS endpoint, which answers for Lambda."""
 
     region: str
     account: str
@@ -31,6 +33,7 @@ class World:
     batches: Batches
     destinations: Destinations
     uuid: Callable[[], str]
+    endpoint_url: Callable[[], str]
 
 
 @dataclass(slots=True)

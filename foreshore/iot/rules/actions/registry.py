@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -30,8 +31,13 @@ class Action(NamedTuple):
 
     def load(self) -> Run:
         """The coroutine function that runs it."""
-        run: Run = getattr(import_module(f"foreshore.iot.rules.actions.{self.module}"), _function(self.key))
-        return run
+        return _load(self.module, self.key)
+
+
+@cache
+def _load(module: str, key: str) -> Run:
+    run: Run = getattr(import_module(f"foreshore.iot.rules.actions.{module}"), _function(key))
+    return run
 
 
 def _function(key: str) -> str:

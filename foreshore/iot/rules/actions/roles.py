@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from foreshore.http import Response
 from foreshore.iot.rules.actions.call import Call
 from foreshore.iot.rules.actions.failures import ActionFailed
 from foreshore.iot.rules.actions.registry import Action
@@ -99,7 +100,13 @@ async def _policies(call: Call, role: str) -> list[dict[str, Any]]:
 
 
 async def _check_function(call: Call, arn: str) -> None:
-    response = await call.world.aws.send("lambda", "GET", f"/2015-03-31/functions/{quote(arn, safe='')}/policy")
+    target, base = f"/2015-03-31/functions/{quote(arn, safe='')}/policy", call.world.endpoint_url()
+    try:
+        response = await call.world.aws.send("lambda", "GET", target, base=base)
+    except ActionFailed as error:
+        if "ResourceNotFoundException" not in str(error):
+            raise
+        response = Response(404, [], b"{}")
     found = orjson.loads(response.body) if isinstance(response.body, bytes) else {}
     if not trusts(_document(found.get("Policy", "{}"))):
         raise ActionFailed(f"{arn} has no resource policy that lets {SERVICE} invoke it (lambda add-permission)")
