@@ -22,6 +22,7 @@ from foreshore.iot.listing import tokens
 from foreshore.iot.presence import Presence
 from foreshore.iot.registry import Registry
 from foreshore.iot.search import as_text, parse_query, values_at
+from foreshore.iot.shadow_documents import delta
 from foreshore.iot.store import Document, Ground
 from foreshore.shapes.service_model import CallContext, OperationHandler
 
@@ -130,8 +131,11 @@ class FleetIndex:
         named = configuration.get("filter", {}).get("namedShadowNames", [])
         for shadow, document in self.shadows_of(name).items():
             state = document.get("state", {})
-            held: Document = {key: state[key] for key in ("desired", "reported", "delta") if key in state}
-            held["hasDelta"] = "delta" in state
+            held: Document = {key: state[key] for key in ("desired", "reported") if key in state}
+            difference = delta(state.get("desired") or {}, state.get("reported") or {})
+            if difference:
+                held["delta"] = difference
+            held["hasDelta"] = bool(difference)
             held["version"] = document.get("version")
             if not shadow:
                 found |= held

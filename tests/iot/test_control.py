@@ -149,6 +149,33 @@ def test_dynamic_groups_and_search(edge):
     iot.delete_dynamic_thing_group(thingGroupName="warm")
 
 
+def test_shadows_are_indexed(edge):
+    iot, data = edge.client(), edge.client("iot-data")
+    iot.create_thing(thingName="lamp")
+    iot.update_indexing_configuration(
+        thingIndexingConfiguration={
+            "thingIndexingMode": "REGISTRY_AND_SHADOW",
+            "namedShadowIndexingMode": "ON",
+            "filter": {"namedShadowNames": ["fast"]},
+        }
+    )
+    state = {"state": {"reported": {"hue": 10}, "desired": {"hue": 20}}}
+    data.update_thing_shadow(thingName="lamp", payload=json.dumps(state))
+    for name in ("fast", "slow"):
+        payload = json.dumps({"state": {"reported": {"n": 1}}})
+        data.update_thing_shadow(thingName="lamp", shadowName=name, payload=payload)
+
+    def count(query):
+        return len(iot.search_index(queryString=query)["things"])
+
+    assert count("shadow.reported.hue:10 AND shadow.desired.hue>15") == 1
+    assert count("shadow.hasDelta:true") == 1
+    assert count("shadow.name.fast.reported.n:1") == 1
+    assert count("shadow.name.slow.reported.n:1") == 0
+    shown = json.loads(iot.search_index(queryString="*")["things"][0]["shadow"])
+    assert shown["reported"] == {"hue": 10}
+
+
 def test_billing_groups_and_tags(edge):
     iot = edge.client()
     made = iot.create_billing_group(billingGroupName="b", tags=[{"Key": "k", "Value": "v"}])
