@@ -65,7 +65,7 @@ def command(obj: dict[str, str], function: str, event: str, kind: str, context: 
     base = str(endpoints(obj["project"])["aws"])
     result, failed, log = invoke(base, full_name(base, function), payload, headers)
     if log and not no_log:
-        click.echo(log.decode("utf-8", "replace"), err=True, nl=False)
+        click.echo(log.decode("utf-8", "replace").replace("\r", "\n"), err=True, nl=False)
     if result:
         click.echo(result.decode("utf-8", "replace"))
     return 1 if failed else 0

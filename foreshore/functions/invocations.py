@@ -378,7 +378,9 @@ class Pool:
     def wrote(self, line: str, invocation: Invocation | None) -> None:
         """Pass a log line on; its level is read from the line where it says one."""
         trace_id = invocation.trace_id if invocation is not None else ""
-        self.host.log(LogLine(time.time_ns(), "lambda", self.spec.name, level_of(line), trace_id, line))
+        self.host.log(
+            LogLine(time.time_ns(), "lambda", self.spec.name, level_of(line), trace_id, line.replace("\r", "\n"))
+        )
 
 
 def level_of(line: str) -> str:

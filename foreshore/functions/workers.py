@@ -26,7 +26,9 @@ from foreshore.functions.spec import FunctionSpec
 WORKER = Path(__file__).parent / "worker"
 CAN_FORK = sys.platform == "linux"
 WARM_MODULES = ("json", "logging", "datetime", "decimal", "urllib3", "boto3", "botocore.client", "botocore.httpsession",
-                "botocore.endpoint", "botocore.parsers", "botocore.signers", "boto3.dynamodb.types")  # fmt: skip
+                "botocore.endpoint", "botocore.parsers", "botocore.signers",
+                "boto3.dynamodb.transform", "boto3.dynamodb.table",
+                "boto3.dynamodb.conditions")  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -133,7 +133,8 @@ def test_versions_and_aliases(client, create, package):
 def test_permissions(client, create):
     create()
     client.add_permission(FunctionName="fn", StatementId="s", Action="lambda:InvokeFunction",
-                          Principal="iot.amazonaws.com", SourceArn="arn:aws:iot:us-east-1:000000000000:rule/r")  # fmt: skip
+                          Principal="iot.amazonaws.com",
+                          SourceArn="arn:aws:iot:us-east-1:000000000000:rule/r")  # fmt: skip
     (statement,) = json.loads(client.get_policy(FunctionName="fn")["Policy"])["Statement"]
     assert statement == {
         "Sid": "s", "Effect": "Allow", "Principal": {"Service": "iot.amazonaws.com"}, "Action": "lambda:InvokeFunction",
