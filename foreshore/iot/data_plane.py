@@ -86,6 +86,8 @@ class DataPlane:
         presence: Presence,
         identify: Identify,
         require: Require,
+        may_receive: Callable[[object, str], bool],
+        forget_will: Callable[[str], None],
         retained_list: Callable[[], list[Any]],
         clock: Callable[[], float],
     ) -> None:
@@ -93,6 +95,8 @@ class DataPlane:
         self._presence = presence
         self._identify = identify
         self._require = require
+        self._may_receive = may_receive
+        self._forget_will = forget_will
         self._retained_list = retained_list
         self._clock = clock
         self.shadows: Shadows | None = None
@@ -113,7 +117,8 @@ class DataPlane:
             "ListNamedShadowsForThing": self.list_shadows,
         }
 
-    def _permit(self, context: CallContext, action: str, resource: str) -> Identity | None:
+    def permit(self, context: CallContext, action: str, resource: str) -> Identity | None:
+        """Ask the policies of the device behind a request; None for an IAM caller. Raises AwsError."""
         identity = self._identify(context.request)
         if identity is not None:
             self._require(identity, action, resource)
@@ -126,11 +131,11 @@ class DataPlane:
         topic = params["topic"]
         retain = bool(params.get("retain", False))
         check_topic(topic)
-        identity = self._permit(context, "iot:Publish", f"topic/{topic}")
+        identity = self.permit(context, "iot:Publish", f"topic/{topic}")
         if retain:
             if topic.startswith("$"):
                 raise AwsError("InvalidRequestException", "Topics that begin with $ can't be retained.", 400)
-            self._permit(context, "iot:RetainPublish", f"topic/{topic}")
+            self.permit(context, "iot:RetainPublish", f"topic/{topic}")
         publication = self._publication(topic, params, context, identity)
         publication.retain = retain
         publication.qos = params.get("qos", 0)
@@ -166,7 +171,7 @@ class DataPlane:
     def get_retained(self, params: Params, context: CallContext) -> Document:
         """GetRetainedMessage."""
         topic = params["topic"]
-        self._permit(context, "iot:GetRetainedMessage", f"topic/{topic}")
+        self.permit(context, "iot:GetRetainedMessage", f"topic/{topic}")
         found = self._bus.retained(topic)
         if found is None:
             raise AwsError("ResourceNotFoundException", f"No retained message on topic {topic}", 404)
@@ -181,7 +186,7 @@ class DataPlane:
 
     def list_retained(self, params: Params, context: CallContext) -> Document:
         """ListRetainedMessages."""
-        self._permit(context, "iot:ListRetainedMessages", "*")
+        self.permit(context, "iot:ListRetainedMessages", "*")
         shown = [
             {
                 "topic": each.topic,
@@ -198,7 +203,7 @@ class DataPlane:
     def get_connection(self, params: Params, context: CallContext) -> Document:
         """GetConnection: of a client that is connected, or was since the start."""
         client_id = params["clientId"]
-        self._permit(context, "iot:GetConnection", f"client/{client_id}")
+        self.permit(context, "iot:GetConnection", f"client/{client_id}")
         client = self._bus.client(client_id)
         known = self._presence.clients.get(client_id)
         if known is None and client is None:
@@ -218,11 +223,11 @@ class DataPlane:
         return answer
 
     def delete_connection(self, params: Params, context: CallContext) -> None:
-        """DeleteConnection: ends the connection, and its session with `cleanSession`."""
+        """DeleteConnection: ends the connection, and its session with `cleanSession`; its will is sent or not."""
         client_id = params["clientId"]
-        self._permit(context, "iot:DeleteConnection", f"client/{client_id}")
+        self.permit(context, "iot:DeleteConnection", f"client/{client_id}")
         if params.get("preventWillMessage"):
-            raise NotEmulated("DeleteConnection with preventWillMessage")
+            self._forget_will(client_id)
         ended = self._bus.forget(client_id) if params.get("cleanSession") else self._bus.disconnect(client_id)
         if not ended:
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
@@ -230,24 +235,29 @@ class DataPlane:
     def list_subscriptions(self, params: Params, context: CallContext) -> Document:
         """ListSubscriptions of a session."""
         client_id = params["clientId"]
-        self._permit(context, "iot:ListSubscriptions", f"client/{client_id}")
+        self.permit(context, "iot:ListSubscriptions", f"client/{client_id}")
         if client_id not in self._presence.clients and self._bus.client(client_id) is None:
             raise AwsError("ResourceNotFoundException", f"Client {client_id} not found", 404)
         shown = [{"topicFilter": filter, "qos": qos} for filter, qos in sorted(self._bus.subscriptions(client_id))]
         return tokens(shown, params, "subscriptions", key=lambda each: str(each["topicFilter"]))
 
     def send_direct(self, params: Params, context: CallContext) -> Document:
-        """SendDirectMessage: to one connected client, subscribed or not. No confirmation is waited for."""
+        """SendDirectMessage at QoS 0: to one connected client, subscribed or not, whose policy lets it receive."""
         client_id, topic = params["clientId"], params["topic"]
         if not is_topic(topic):
             raise AwsError("InvalidRequestException", f"Invalid topic {topic}", 400)
-        identity = self._permit(context, "iot:SendDirectMessage", f"client/{client_id}")
+        identity = self.permit(context, "iot:SendDirectMessage", f"client/{client_id}")
         if params.get("confirmation"):
             raise NotEmulated("SendDirectMessage with confirmation")
+        client = self._bus.client(client_id)
+        if client is None:
+            raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
+        if not self._may_receive(client.identity, topic):
+            raise AwsError("ForbiddenException", f"Client {client_id} may not receive on {topic}", 403)
         publication = self._publication(topic, params, context, identity)
         if not self._bus.deliver_to(client_id, publication):
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
-        return {"traceId": context.request_id}
+        return {"message": "OK", "traceId": context.request_id}
 
     # Shadows
 
@@ -273,13 +283,13 @@ class DataPlane:
 
     def _shadow_of(self, params: Params, context: CallContext, action: str) -> tuple[str, str]:
         thing, name = params["thingName"], params.get("shadowName") or ""
-        self._permit(context, action, f"thing/{thing}/{name}" if name else f"thing/{thing}")
+        self.permit(context, action, f"thing/{thing}/{name}" if name else f"thing/{thing}")
         return thing, name
 
     def list_shadows(self, params: Params, context: CallContext) -> Document:
         """ListNamedShadowsForThing."""
         thing = params["thingName"]
-        self._permit(context, "iot:ListNamedShadowsForThing", f"thing/{thing}")
+        self.permit(context, "iot:ListNamedShadowsForThing", f"thing/{thing}")
         names = sorted(name for name in self._shadows().names(thing) if name)
         page = tokens(names, {**params, "maxResults": params.get("pageSize")}, "results", default=25)
         return {**page, "timestamp": int(self._clock())}

@@ -34,6 +34,7 @@ from foreshore.iot.data_plane import DataPlane
 from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
+from foreshore.iot.jobs import Jobs, JobsData
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.iot.policy_resources import PolicyResources
@@ -98,6 +99,7 @@ class IotCore:
         self.ground = Ground(self.database, self.arns, time.time, lambda: str(uuid.uuid4()))
         self._contexts: list[ssl_module.SSLContext] = []
         self._is_running = False
+        self._ticking: asyncio.TimerHandle | None = None
         self._make_control_plane()
         self._make_bus(span, log, invoke, backend_url, mqtt_profile, rate_limits)
         self._make_services()
@@ -166,9 +168,12 @@ class IotCore:
             self.presence,
             lambda request: self.https.identify(request),
             self._require,
+            self.access.may_receive,
+            self._forget_will,
             self.broker.retained_list,
             time.time,
         )
+        self.jobs = Jobs(self.ground, self.tags, self.groups, self.broker, self.settings.events_on)
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
         self.index.shadows_of = self.shadows.documents
@@ -195,7 +200,7 @@ class IotCore:
     @cached_property
     def jobs_data(self) -> Service:
         """The `iot-jobs-data` API."""
-        return service_of("iot-jobs-data", [])
+        return service_of("iot-jobs-data", [JobsData(self.jobs, self.data_plane.permit)])
 
     def parts(self) -> list[Part]:
         """The parts of the control plane, each with its operations."""
@@ -211,6 +216,7 @@ class IotCore:
             self.role_aliases,
             self.settings,
             self.authorization,
+            self.jobs,
         ]
 
     def _require(self, identity: Identity, action: str, resource: str) -> None:
@@ -230,14 +236,22 @@ class IotCore:
             secure = self.server_context()
             self.mqtts_port = await _named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
             self.https_port = await _named(https_port, self._https_server.start(host, https_port, secure))
+            self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         except BaseException:
             await self.stop()
             raise
+
+    def _tick(self) -> None:
+        """Once a second: what jobs have to do in time."""
+        self.jobs.tick()
+        self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     async def stop(self) -> None:
         """Close the listeners, end the engine and the database."""
         if self._is_running:
             self._is_running = False
+            if self._ticking is not None:
+                self._ticking.cancel()
             await self._https_server.stop()
             await self.engine.stop()
             await self.broker.stop()
@@ -382,6 +396,12 @@ class IotCore:
             where=where,
             mend="restore the files, or delete the thing's certificate and files to have new ones made",
         )
+
+    def _forget_will(self, client_id: str) -> None:
+        """The client's last will is not to be sent."""
+        session = self.broker.sessions.get(client_id)
+        if session is not None:
+            session.will = None
 
     def _indexed_changed(self, field: str) -> None:
         """What the fleet index holds of a thing has changed; policies may hang on a dynamic group that asks for it."""
