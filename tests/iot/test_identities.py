@@ -1,5 +1,6 @@
 """How devices prove who they are, with the AWS IoT device SDK and paho over real TLS."""
 
+import asyncio
 import base64
 import json
 import queue
@@ -166,6 +167,43 @@ def test_a_domains_authorizer_by_sni(edge):
     device = Device(edge, "c", username="u", password="p")
     assert device.connect() == "Success"
     assert seen[0]["protocolData"]["tls"] == {"serverName": "localhost"}
+    device.close()
+
+
+@pytest.mark.parametrize("prevented", [False, True])
+def test_an_ended_connections_will(edge, tmp_path, prevented):
+    found = {}
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": ["iot:Connect", "iot:Publish"], "Resource": "*"},
+            {"Effect": "Allow", "Action": "iot:Receive", "Resource": "arn:aws:iot:*:*:topic/direct"},
+        ],
+    }
+
+    async def make():
+        found["files"] = edge.iot.ensure_thing("d", policy_documents={"p": policy}, certs_folder=tmp_path / "d")
+
+    edge.run(make())
+    device = Device(edge, "d", certificate=(found["files"].cert, found["files"].key))
+    device.client.will_set("gone", b"will", qos=1)
+    received = queue.Queue()
+    device.client.on_message = lambda client, data, message: received.put((message.topic, message.payload))
+    heard = listen(edge, "gone")
+    events = listen(edge, "$aws/events/presence/disconnected/d")
+    assert device.connect() == "Success"
+    data = edge.client("iot-data")
+    assert data.send_direct_message(clientId="d", topic="direct", payload=b"hello")["message"] == "OK"
+    assert received.get(timeout=10) == ("direct", b"hello")
+    with pytest.raises(data.exceptions.ForbiddenException):
+        data.send_direct_message(clientId="d", topic="other", payload=b"hello")
+    with pytest.raises(data.exceptions.ResourceNotFoundException):
+        data.send_direct_message(clientId="nobody", topic="direct", payload=b"hello")
+    device.client.on_disconnect = lambda client, *rest: client.loop_stop()
+    data.delete_connection(clientId="d", preventWillMessage=prevented)
+    events.get(timeout=10)
+    edge.run(asyncio.sleep(0))
+    assert heard.qsize() == (0 if prevented else 1)
     device.close()
 
 
