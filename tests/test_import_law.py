@@ -17,6 +17,7 @@ SHELLS = {
     "greengrass/cloud_proxy.py", "greengrass/effective_configuration.py", "greengrass/server.py", "greengrass/service.py",
     "greengrass/admin.py", "greengrass/artifacts.py", "greengrass/deployer.py", "greengrass/processes.py",
     "greengrass/recipe_store.py", "greengrass/runner.py", "greengrass/supervisor.py", "greengrass/watcher.py",
+    "greengrass/stream_manager/destinations.py", "greengrass/stream_manager/service.py",
     "iot/authority.py", "iot/service.py",
     "iot/rules/actions/batches.py", "iot/rules/actions/kafka.py", "iot/rules/ambient.py", "iot/rules/engine.py",
     "iot/rules/lookups.py", "iot/rules/running.py",
