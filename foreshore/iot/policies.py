@@ -136,8 +136,8 @@ def _statement(policy: str, index: int, raw: Any) -> Statement:
     actions = _texts(raw.get("Action"), where, "Action")
     for action in actions:
         service, colon, verb = action.partition(":")
-        if action != "*" and (not colon or not verb or service.lower() not in ("iot", "greengrass", "iotjobsdata")):
-            raise _malformed(where, f"{action!r} is no action of AWS IoT")
+        if action != "*" and not (colon and service and verb):
+            raise _malformed(where, f"{action!r} is no action: it names no service, as in iot:Publish")
     resources = _texts(raw.get("Resource"), where, "Resource")
     for resource in resources:
         if resource != "*" and not resource.startswith(("arn:", "*")):
@@ -414,7 +414,7 @@ def explain(policies: Sequence[Policy], action: str, resource: str, context: Con
 def _why(statement: Statement, action: str, resource: str, context: Context) -> str:
     unresolved: set[str] = set()
     if not any(_glob(pattern.lower()).fullmatch(action.lower()) for pattern in statement.actions):
-        return f"is not about {action}"
+        return f"is not about {action}{_unknown_actions(statement)}"
     if not any(resource_matches(pattern, resource, context, unresolved) for pattern in statement.resources):
         missing = f" (no value for {', '.join(sorted(unresolved))})" if unresolved else ""
         return f"no Resource matches {resource}{missing}"
@@ -423,3 +423,13 @@ def _why(statement: Statement, action: str, resource: str, context: Context) -> 
             given = context.get(key.lower())
             return f"its condition {operator} {key} {list(wanted)} does not hold for {given!r}"
     return "allows it" if statement.effect == "Allow" else "DENIES it"
+
+
+def _unknown_actions(statement: Statement) -> str:
+    """A hint at misspelt actions: those of `iot:` that AWS IoT asks no policy about."""
+    unknown = [
+        each
+        for each in statement.actions
+        if each.lower().startswith("iot:") and not any(_glob(each.lower()).fullmatch(name.lower()) for name in ACTIONS)
+    ]
+    return f" (AWS IoT never asks for {', '.join(unknown)})" if unknown else ""

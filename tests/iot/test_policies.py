@@ -159,6 +159,7 @@ def test_an_explicit_deny_wins_over_every_policy():
 def test_every_statement_is_explained():
     found = policy(
         allow("iot:Connect", "*"),
+        allow("iot:Pubish", "*"),
         allow("iot:Publish", TOPIC + "x"),
         allow("iot:Publish", TOPIC + "${iot:Connection.Thing.ThingName}"),
         allow("iot:Publish", "*", Condition={"Bool": {"iot:Connection.Thing.IsAttached": "true"}}),
@@ -168,6 +169,7 @@ def test_every_statement_is_explained():
     assert decision.outcome == "EXPLICIT_DENY"
     assert [line.partition(": ")[2] for line in lines] == [
         "is not about iot:Publish",
+        "is not about iot:Publish (AWS IoT never asks for iot:Pubish)",
         f"no Resource matches {TOPIC}a",
         f"no Resource matches {TOPIC}a (no value for iot:Connection.Thing.ThingName)",
         "its condition Bool iot:Connection.Thing.IsAttached ['true'] does not hold for 'false'",
@@ -185,7 +187,7 @@ def test_every_statement_is_explained():
         ('{"Version": "2012-10-17", "Statement": [], "Extra": 1}', "p"),
         ({"Version": "2012-10-17", "Statement": [{"Effect": "Maybe"}]}, "p, statement 1"),
         (
-            {"Version": "2012-10-17", "Statement": [allow("iot:Publish", "*"), allow("s3:GetObject", "*")]},
+            {"Version": "2012-10-17", "Statement": [allow("iot:Publish", "*"), allow("Publish", "*")]},
             "p, statement 2",
         ),
         ({"Version": "2012-10-17", "Statement": [allow("iot:Publish", "topic/a")]}, "p, statement 1"),
