@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from on_core import Cloud
@@ -50,12 +50,13 @@ def handler(event, context):
 class Hosts:
     """A core without lifecycle, and hosts as its components' processes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, profile: Literal["classic", "lite"] = "classic", client: str = "slim") -> None:
+        self.client = client
         self.folder = folder
         self.archive = build_host(folder)
         self.core = Core(
             root=folder / "core", thing="t", region="us-east-1", account="123456789012", cloud=Cloud(),
-            span=lambda _: None, log=lambda _: None,
+            span=lambda _: None, log=lambda _: None, profile=profile,
         )  # fmt: skip
         self.processes: list[asyncio.subprocess.Process] = []
 
@@ -77,7 +78,7 @@ class Hosts:
         }
         argv = [sys.executable, "-u", str(self.archive), "--handler", "main.handler", "--code", str(folder)]
         process = await asyncio.create_subprocess_exec(
-            *argv, "--client", "slim", env=environment, stdout=asyncio.subprocess.PIPE
+            *argv, "--client", self.client, env=environment, stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
         self.processes.append(process)
@@ -140,3 +141,42 @@ def test_invoking_what_no_policy_allows_is_refused(tmp_path: Path) -> None:
             await hosts.stop()
 
     asyncio.run(main(Hosts(tmp_path)))
+
+
+ABSENT = """
+import json
+import greengrasssdk
+
+shadows, secrets = greengrasssdk.client("iot-data"), greengrasssdk.client("secretsmanager")
+
+def handler(event, context):
+    found = []
+    for call in (
+        lambda: shadows.get_thing_shadow(thingName="t"),
+        lambda: shadows.update_thing_shadow(thingName="t", payload=b"{}"),
+        lambda: secrets.get_secret_value(SecretId="s"),
+    ):
+        try:
+            call()
+        except Exception as error:
+            found.append([type(error).__name__, str(error)])
+    shadows.publish(topic="out", payload=json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("client", ["awsiotsdk", "slim"])
+def test_on_lite_shadows_and_secrets_fail_with_a_clear_message(tmp_path: Path, client: str) -> None:
+    async def main(hosts: Hosts) -> None:
+        heard: asyncio.Queue[Any] = asyncio.Queue()
+        await hosts.core.start()
+        try:
+            hosts.core.subscribe_local("out", lambda message: heard.put_nowait(json.loads(message.payload)))
+            await hosts.run("Absent", ABSENT, {"eventSources": [{"topic": "in", "type": "PUB_SUB"}]})
+            hosts.core.publish_local("in", b"{}", source="test")
+            kinds, texts = zip(*await asyncio.wait_for(heard.get(), 20), strict=True)
+            assert kinds == ("ShadowError", "ShadowError", "SecretsManagerError")
+            assert all("error code 501" in text and "which nucleus lite does not have" in text for text in texts)
+        finally:
+            await hosts.stop()
+
+    asyncio.run(main(Hosts(tmp_path, "lite", client)))
