@@ -68,8 +68,13 @@ def keyed_cookies(policy: CachePolicy, cookie: str | None) -> str:
     return "; ".join(f"{name}={value}" for name, value in chosen)
 
 
-def cache_key(policy: CachePolicy, method: str, uri: str, query: str, headers: Headers, host: str) -> Key:
-    """(method class, path, query, cookies, encoding, header values…). GET and HEAD share an entry."""
+def cache_key(
+    policy: CachePolicy, method: str, uri: str, query: str, headers: Headers, host: str, target: str = ""
+) -> Key:
+    """(method class, path, query, cookies, encoding, origin, header values…). GET and HEAD share an entry.
+
+    `target` is the behaviour's origin: after a rewrite two behaviours may ask different origins for one path.
+    """
     names = sorted(policy.headers.names) if policy.headers.behavior == "whitelist" else ()
     values = tuple(f"{n}:{host if n == 'host' else header(headers, n.encode()) or ''}" for n in names)
     return (
@@ -78,6 +83,7 @@ def cache_key(policy: CachePolicy, method: str, uri: str, query: str, headers: H
         keyed_query(policy, query),
         keyed_cookies(policy, header(headers, b"cookie")),
         accepted_encoding(policy, header(headers, b"accept-encoding")),
+        target,
         *values,
     )
 
@@ -182,7 +188,7 @@ class Entry:
     """One stored response. `stored` and `fresh_until` in seconds since the epoch.
 
     `origin_status` is what the origin said before custom errors and functions; `part` is (first, last, whole length)
-    of a 206.
+    of a 206; `kept` whether the store has it.
     """
 
     status: int
@@ -195,6 +201,7 @@ class Entry:
     origin_status: int = 200
     part: tuple[int, int, int] | None = None
     description: str = ""
+    kept: bool = False
 
     @property
     def size(self) -> int:
@@ -226,12 +233,11 @@ class Entry:
 
 @dataclass(slots=True)
 class Store:
-    """Entries by key, the least recently used dropped first. `limit` in bytes; `generation` moves when one goes."""
+    """Entries by key, the least recently used dropped first. `limit` in bytes."""
 
     limit: int
     entries: OrderedDict[Key, Entry] = field(default_factory=OrderedDict)
     size: int = 0
-    generation: int = 0
 
     def get(self, key: Key) -> Entry | None:
         """The entry, now the most recently used."""
@@ -246,6 +252,7 @@ class Store:
         if entry.size > self.limit:
             return
         self.entries[key] = entry
+        entry.kept = True
         self.size += entry.size
         while self.size > self.limit:
             self.drop(next(iter(self.entries)))
@@ -254,8 +261,8 @@ class Store:
         """Forget an entry, if it is there."""
         old = self.entries.pop(key, None)
         if old is not None:
+            old.kept = False
             self.size -= old.size
-            self.generation += 1
 
     def invalidate(self, paths: Iterable[str]) -> int:
         """Drop what CloudFront's invalidation paths name: a path, or a prefix ending in `*`. Case counts."""

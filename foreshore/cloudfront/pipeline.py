@@ -270,8 +270,8 @@ class Pipeline:
         cached = x.wants in ("GET", "HEAD") or (x.wants == "OPTIONS" and "OPTIONS" in x.behavior.cached_methods)
         if not cached or not policy.caches:
             return await self._fetch(x, None, None)
-        host = self.domain_name
-        key = cache_key(policy, x.wants, x.edge.uri, x.edge.querystring, self._keyed_headers(x), host)
+        host, target = self.domain_name, x.behavior.target
+        key = cache_key(policy, x.wants, x.edge.uri, x.edge.querystring, self._keyed_headers(x), host, target)
         x.key = key
         entry = self.store.get(key)
         wanted = header(x.edge.headers, b"range")

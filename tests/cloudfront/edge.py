@@ -36,7 +36,10 @@ class Edge:
     async def __aenter__(self) -> Edge:
         config = {
             "Origins": [
-                {"Id": "main", "DomainName": "origin.example", "CustomOriginConfig": {"OriginProtocolPolicy": "http-only"}},
+                {
+                    "Id": "main", "DomainName": "origin.example",
+                    "CustomOriginConfig": {"OriginProtocolPolicy": "http-only"},
+                },
             ],
             "DefaultCacheBehavior": {
                 "TargetOriginId": "main", "ViewerProtocolPolicy": "allow-all", "CachePolicyId": OPTIMIZED,
