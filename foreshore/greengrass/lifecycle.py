@@ -71,7 +71,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.BROKEN: frozenset({State.NEW, State.UNINSTALLING}),
     State.FINISHED: frozenset({State.NEW, State.INSTALLED, State.UNINSTALLING}),
     State.UNINSTALLING: frozenset({State.UNINSTALLED}),
-    State.UNINSTALLED: frozenset({State.NEW}),
+    State.UNINSTALLED: frozenset(),
 }
 """Every change of state that can happen; `Machine` never makes another."""
 
@@ -100,7 +100,8 @@ _ERROR_OF: Mapping[State, str] = {
 
 
 class Request(StrEnum):
-    """What may be asked of a component. CLOSE ends it for good (the core stops); the others follow the nucleus."""
+    """What may be asked of a component. CLOSE (the core stops) and UNINSTALL end it for good: nothing is heeded after
+    them. The others follow the nucleus."""
 
     START = "start"
     RESTART = "restart"
@@ -293,13 +294,13 @@ class Machine:
         if request is Request.CLOSE:
             self._close()
             return
-        self._closed = False
+        if (self._closed or self._uninstalling) and request is not Request.UNINSTALL:
+            return  # It is on its way out: who waits for its end must not wait for ever.
         if request is Request.START:
             self._want_running()
         elif request is Request.STOP:
             self._want_stopped()
         elif request is Request.REINSTALL:
-            self._uninstalling = False
             self._desired = [State.NEW, State.RUNNING]
         elif request is Request.UNINSTALL:
             self._uninstalling = True

@@ -266,6 +266,13 @@ def test_uninstall_runs_its_step() -> None:
     assert life.machine.is_closed
 
 
+@pytest.mark.parametrize("end", [Request.CLOSE, Request.UNINSTALL])
+@pytest.mark.parametrize("late", [Request.START, Request.STOP, Request.RESTART, Request.REINSTALL])
+def test_nothing_revives_a_component_on_its_way_out(end: Request, late: Request) -> None:
+    life = running().tell(end, late, DependenciesReady(False)).killed()
+    assert life.machine.is_closed
+
+
 def test_close_from_everywhere() -> None:
     for life in (
         Life("install").start().started(),
