@@ -21,6 +21,8 @@ from foreshore.shapes.service_model import CallContext, OperationHandler, Servic
 Params = dict[str, Any]
 _ACTIONS = {"PUBLISH": "iot:Publish", "SUBSCRIBE": "iot:Subscribe", "RECEIVE": "iot:Receive", "CONNECT": "iot:Connect"}
 
+_STRICTEST = ("EXPLICIT_DENY", "IMPLICIT_DENY", "ALLOWED")
+
 
 class Part(Protocol):
     """A part of the control plane."""
@@ -81,30 +83,29 @@ class Authorization:
         """TestAuthorization. Resources are ARNs or what follows the account in one (`topic/a/b`)."""
         client_id = params.get("clientId")
         policies, variables = self.policies_of(params.get("principal"), client_id, params)
-        results = []
-        for info in params["authInfos"]:
-            for resource in info["resources"]:
-                one = {**info, "resources": [resource]}
-                results.append(self._test_one(one, policies, variables))
-        return {"authResults": results}
+        return {"authResults": [self._test_one(info, policies, variables) for info in params["authInfos"]]}
 
     def _test_one(self, info: Document, policies: list[Policy], variables: Context) -> Document:
+        """One answer for an authInfo: it is allowed when all its resources are."""
         action = _ACTIONS.get(info.get("actionType", ""))
-        if action is None:
-            raise AwsError("InvalidRequestException", "actionType is required", 400)
-        resource = info["resources"][0]
-        arn = resource if resource.startswith("arn:") else self._arns.iot(resource)
-        decision = decide(policies, action, arn, variables)
+        if action is None or not info["resources"]:
+            raise AwsError("InvalidRequestException", "actionType and resources are required", 400)
+        arns = [each if each.startswith("arn:") else self._arns.iot(each) for each in info["resources"]]
+        decisions = [decide(policies, action, arn, variables) for arn in arns]
+        decision = min(decisions, key=lambda each: _STRICTEST.index(each.outcome))
+        by = {each.statement.policy for each in decisions if each.statement and each.outcome == decision.outcome}
+        named = [self._named(name) for name in sorted(by)]
         everything = [self._named(policy.name) for policy in policies]
-        by = [self._named(decision.statement.policy)] if decision.statement else []
-        result: Document = {"authInfo": info, "authDecision": decision.outcome}
-        result["missingContextValues"] = list(decision.unresolved)
-        result["allowed"] = {"policies": by if decision.allowed else []}
-        result["denied"] = {
-            "implicitDeny": {"policies": everything if decision.outcome == "IMPLICIT_DENY" else []},
-            "explicitDeny": {"policies": by if decision.outcome == "EXPLICIT_DENY" else []},
+        return {
+            "authInfo": info,
+            "authDecision": decision.outcome,
+            "missingContextValues": sorted({name for each in decisions for name in each.unresolved}),
+            "allowed": {"policies": named if decision.allowed else []},
+            "denied": {
+                "implicitDeny": {"policies": everything if decision.outcome == "IMPLICIT_DENY" else []},
+                "explicitDeny": {"policies": named if decision.outcome == "EXPLICIT_DENY" else []},
+            },
         }
-        return result
 
     def _named(self, name: str) -> Document:
         return {"policyName": name, "policyArn": self._policies.arn(name)}

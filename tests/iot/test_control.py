@@ -338,7 +338,10 @@ def test_authorization_is_explained(edge):
     answer = iot.test_authorization(
         principal=principal,
         clientId="c",
-        authInfos=[{"actionType": "PUBLISH", "resources": [arn + "c/a", arn + "d/a", arn + "c/secret"]}],
+        authInfos=[
+            {"actionType": "PUBLISH", "resources": [arn + name for name in names]}
+            for names in (["c/a"], ["c/b", "d/a"], ["d/a", "c/secret"])
+        ],
     )
     decisions = [each["authDecision"] for each in answer["authResults"]]
     assert decisions == ["ALLOWED", "IMPLICIT_DENY", "EXPLICIT_DENY"]
