@@ -20,6 +20,7 @@ from foreshore.iot.rules.values import UNDEFINED, Value, to_string
 
 TIMEOUT_S = 0.05
 MAX_PATTERN = 4096
+MAX_EXPANSION = 100_000
 
 _REWRITES = {"\\z": "\\Z", "\\Z": "(?=\\n?\\Z)", "\\R": "(?:\\r\\n|[\\n-\\r\\x85\\u2028\\u2029])"}
 _PIECE = re.compile(r"\\Q(.*?)(?:\\E|\Z)|\\.", re.DOTALL)
@@ -35,13 +36,37 @@ def _translate(pattern: str) -> str:
     return _PIECE.sub(piece, pattern)
 
 
+_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+
+
+def expansion(pattern: str) -> int:
+    """How many characters a pattern is when its counted repetitions are written out: `(a{9}){9}` is 81.
+
+    The engine does write them out when it compiles, so nested counts multiply time and memory.
+    """
+    groups: list[list[int]] = [[]]
+    for match in _TOKEN.finditer(pattern):
+        token, sizes = match[0], groups[-1]
+        if token == "(":
+            groups.append([])
+        elif token == ")" and len(groups) > 1:
+            inner = sum(groups.pop())
+            groups[-1].append(max(inner, 1))
+        elif match[1] is not None and sizes:
+            # Digits beyond six can't be meant, and would make big numbers of small texts.
+            sizes[-1] *= max(int(match[1][:6]), int((match[2] or "0")[:6]), 1)
+        else:
+            sizes.append(1)
+    return sum(sum(sizes) for sizes in groups)
+
+
 @lru_cache(maxsize=512)
 def compiled(pattern: str) -> Any:
-    """The compiled expression, or None when it is invalid or longer than MAX_PATTERN."""
+    """The compiled expression, or None when it is invalid. Raises RuleFailed when it is too large."""
     import regex
 
-    if len(pattern) > MAX_PATTERN:
-        return None
+    if len(pattern) > MAX_PATTERN or expansion(pattern) > MAX_EXPANSION:
+        raise RuleFailed(f"the regular expression {pattern[:80]!r} is too large")
     try:
         return regex.compile(_translate(pattern), regex.VERSION1 | regex.ASCII)
     except (regex.error, ValueError, OverflowError, RecursionError, MemoryError):

@@ -412,3 +412,55 @@ def test_with_a_real_broker() -> None:
         await broker.stop()
 
     asyncio.run(main())
+
+
+class Things:
+    """IoT Core's own knowledge, as the engine asks for it."""
+
+    def shadow(self, thing: str, name: str | None) -> bytes:
+        if thing != "T":
+            raise AwsError("ResourceNotFoundException", f"No shadow exists with name: '{thing}'", 404)
+        return orjson.dumps({"state": {"reported": {"name": name, "level": 1.5}}})
+
+    def registry(self, operation: str, thing: str) -> dict[str, Any]:
+        return {"thingName": thing, "operation": operation}
+
+
+def test_shadow_and_registry_functions() -> None:
+    async def work(harness: Harness) -> None:
+        sql = (
+            f"SELECT get_thing_shadow('T', '{ROLE}').state.reported AS a,"
+            f" get_thing_shadow('T', 'n', '{ROLE}').state.reported.name AS b,"
+            f" get_registry_data('DescribeThing', thing, '{ROLE}').operation AS c,"
+            f" get_or_default(get_thing_shadow('none', '{ROLE}'), 0) AS d FROM 'a'"
+        )
+        harness.engine.set_rule("r", rule(sql, to_topic("out")))
+        harness.engine.set_rule("f", rule(f"SELECT get_thing_shadow('none', '{ROLE}') AS x FROM 'a'", to_topic("out")))
+        harness.send("a", {"thing": "T"})
+
+    harness = drive(work, things=Things())
+    (sent,) = harness.published
+    assert sent.payload == b'{"a":{"name":null,"level":1.5},"b":"n","c":"DescribeThing","d":0}'
+    assert "No shadow" in harness.engine.last("f")[0]["error"]
+
+
+def test_a_function_that_fails_or_hangs_ends_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreshore.iot.rules import lookups
+
+    monkeypatch.setattr(lookups, "LAMBDA_TIMEOUT_S", 0.02)
+
+    async def hang(function: str, payload: bytes, **more: Any) -> InvokeResult:
+        if function == "arn:hangs":
+            await asyncio.Event().wait()
+        return InvokeResult(b'{"errorMessage":"no"}', function_error="Unhandled")
+
+    async def work(harness: Harness) -> None:
+        for name in ("hangs", "fails"):
+            sql = f"SELECT aws_lambda('arn:{name}', *) AS x FROM 'a'"
+            harness.engine.set_rule(name, rule(sql, to_topic("out"), error=to_topic("errors")))
+        harness.send("a", {})
+
+    harness = drive(work, invoke=hang)
+    assert harness.published == []
+    assert "no answer" in harness.engine.last("hangs")[0]["error"]
+    assert "Unhandled" in harness.engine.last("fails")[0]["error"]

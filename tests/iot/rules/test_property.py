@@ -161,6 +161,9 @@ def test_a_long_chain_of_conditions_is_no_depth() -> None:
         ("SELECT regexp_matches(s, '(a|aa)+$') AS x FROM 't'", {"s": "a" * 60 + "!"}),
         ("SELECT regexp_replace(s, '(a|aa)+$', '$1') AS x FROM 't'", {"s": "a" * 60 + "!"}),
         ("SELECT regexp_substr(s, '(a|aa)+$') AS x FROM 't'", {"s": "a" * 60 + "!"}),
+        ("SELECT regexp_matches(s, '((((a{100}){100}){100}){2,100})') AS x FROM 't'", {"s": "a"}),
+        ("SELECT regexp_matches(s, '(?:(?:[a{]\\\\{{9}){9999}){99999999999}') AS x FROM 't'", {"s": "a"}),
+        ("SELECT regexp_matches(s, s) AS x FROM 't'", {"s": "a" * 5000}),
         ("SELECT replace(s, '', s) AS x FROM 't'", {"s": "a" * 100_000}),
         ("SELECT regexp_replace(s, 'a', s) AS x FROM 't'", {"s": "a" * 100_000}),
         (
