@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from foreshore.errors import AwsError, NotEmulated
@@ -158,6 +159,7 @@ class _Parser:
             raise _broken(f"more than {MAX_TERMS} terms")
 
 
+@lru_cache(maxsize=1024)
 def parse_query(text: str) -> Query:
     """Parse a query. Raises AwsError InvalidQueryException."""
     if text.strip() == "*":
