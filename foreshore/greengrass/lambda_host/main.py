@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .calls import Calls
 from .host import Host
@@ -22,9 +22,11 @@ from .inbox import Inbox
 from .loading import HandlerMissing, configure_logging, load_handler
 from .outbox import Outbox
 from .parameters import PUB_SUB, BadParameters, Parameters, read_parameters
-from .pool import Pool, Setup, own_argv
 from .services import Services
 from .wire import Disconnected, OnLost, Refused, TraceSlot, Wire
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 log = logging.getLogger("foreshore_lambda_host")
 
@@ -104,6 +106,8 @@ def prepare(
     if parameters.invocable:
         calls.accept_invocations()
     if not parameters.pinned:
+        from .pool import Pool, Setup, own_argv  # what it imports costs a pinned function memory
+
         setup = Setup(
             options.handler, arn, parameters.encoding, parameters.timeout_s, environment, paths, options.log_level
         )

@@ -177,8 +177,7 @@ class StreamManager:
             case Operation.READ:
                 return {"messages": self._read(request)}
             case Operation.CREATE:
-                definition = read_definition(request.get("definition"))
-                self.streams.create(definition)
+                self.create(request.get("definition"))
             case Operation.UPDATE:
                 self.streams.update(read_definition(request.get("definition")))
             case Operation.DELETE:
@@ -189,6 +188,11 @@ class StreamManager:
                 return {"messageStreamInfo": self.describe(stream_name(request.get("name")))}
         self._refresh()
         return {}
+
+    def create(self, definition: Any) -> None:
+        """Make a stream of a definition as it is on the wire. Raises Failure."""
+        self.streams.create(read_definition(definition))
+        self._refresh()
 
     def append(self, name: str, payload: bytes) -> int:
         """Take a message in and wake exports and waiting reads. Raises Failure."""

@@ -339,3 +339,12 @@ def test_code_that_publishes_at_import_and_from_its_own_threads(
         assert host.finish()[0] == 0
     finally:
         host.nucleus.close()
+
+
+def test_on_demand_instances_end_with_a_killed_host(on_demand: Running, tmp_path: Path) -> None:
+    nucleus = on_demand.start().nucleus
+    nucleus.deliver("in/+", "in/x", b"1")
+    instance = published(nucleus)[0][1]
+    assert on_demand.finish(signal.SIGKILL)[0] == -signal.SIGKILL
+    while Path(f"/proc/{instance}").exists() and "Z" not in Path(f"/proc/{instance}/stat").read_text().split()[2]:
+        pass
