@@ -18,7 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from foreshore.http import Request
 from foreshore.seams import Publication
 
 ANYTHING = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}})
@@ -423,3 +426,20 @@ def test_a_custom_authorizer_over_https(edge):
     assert seen[0]["protocolData"]["tls"] == {"serverName": "localhost"}
     assert post("AAAA") == (403, "Forbidden")
     assert len(seen) == 1
+
+
+PARTS = ["things", "topics", "x", "shadow", "jobs", "%2F", "role-aliases", "credentials", "mqtt", "connections", ""]
+
+
+@given(
+    st.lists(st.sampled_from(PARTS), max_size=5),
+    st.sampled_from(["GET", "POST", "DELETE", "PUT"]),
+    st.binary(max_size=8),
+)
+@settings(
+    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_path_of_the_https_listener_is_answered(edge, parts, method, body):
+    request = Request(method, "/" + "/".join(parts), [], body, scheme="https")
+    response = edge.run(edge.iot.https.handle(request))
+    assert 400 <= response.status <= 501

@@ -1,6 +1,8 @@
 """The query language of fleet indexing, by table."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot.search import parse_query, values_at
@@ -87,3 +89,13 @@ def test_places_are_not_emulated():
 def test_values_under_a_path():
     assert list(values_at(THING, "shadow.reported.tags")) == ["x", "y"]
     assert sorted(map(str, values_at(THING, "attributes"))) == ["123", "2", "dotted"]
+
+
+@given(st.text(alphabet='ab:()[]{}<>=*?"-\\ .1TOANDR', max_size=24))
+@settings(derandomize=True, max_examples=400)
+def test_any_text_is_a_query_or_refused(text):
+    try:
+        query = parse_query(text)
+    except (AwsError, NotEmulated):
+        return
+    assert query(THING) in (True, False)
