@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import mimetypes
 import os
 import shutil
@@ -230,7 +231,10 @@ class App:
         if "iot" in self.options.only:
             await self._start_iot()
         self.rooms = Rooms(self.functions, self.iot)
+        # The backend would answer these without the effect AWS has.
         self.endpoint.refuse("apigateway", "the API Gateway control plane (HttpApi in a template works)")
+        self.endpoint.refuse("cloudfront", "the CloudFront control plane (distributions in a template work)")
+        self.endpoint.refuse("greengrass", "the greengrassv2 control plane (recipes/ and local deployments work)")
 
     async def _start_functions(self) -> None:
         from foreshore.functions.service import Functions
@@ -244,6 +248,7 @@ class App:
         await self.functions.start()
         self.endpoint.mount("lambda", self.functions.handle)
         self.endpoint.mount_target("execute-api", self._execute_api)
+        self.endpoint.mount_target("lambda-url", self._execute_api)
 
     async def _start_iot(self) -> None:
         from foreshore.iot.service import IotCore
@@ -372,9 +377,8 @@ class App:
             )  # fmt: skip
             self.distributions[logical_id] = distribution
             self._stops.append(distribution.stop)
-            port = await self._listen(
-                "distribution", f"the distribution {logical_id}", lambda p, d=distribution: d.start(host, p)
-            )
+            start = functools.partial(distribution.start, host)
+            port = await self._listen("distribution", f"the distribution {logical_id}", start)
             self.endpoints["distributions"][logical_id] = f"http://{host}:{port}"
         self.endpoint.mount_admin("cloudfront", self._cloudfront_admin)
 

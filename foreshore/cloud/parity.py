@@ -1,17 +1,39 @@
 """What the AWS endpoint emulates, forwards and refuses."""
 
 ROWS: list[tuple[str, str, str]] = [
-    ("DynamoDB, S3, SQS, SNS, Kinesis, Firehose, CloudWatch, Logs, Secrets Manager, IAM, STS, Step Functions", "partly",
-     "forwarded byte for byte to the backend (MiniStack by default); its own limits apply"),
-    ("State of the backend after kill -9", "no",
-     "MiniStack writes its state on a clean stop only: what it held since then is lost; the templates' resources are made "
-     "again under the same names"),
-    ("SigV4 signatures", "partly", "the credential scope routes a request; signatures are not verified on the endpoint"),
-    ("SAM and CloudFormation templates", "partly",
-     "SAM is expanded by aws-sam-translator; our resource types are made by the rooms, the rest by the backend's "
-     "CloudFormation; a type that nobody makes is an error"),
-    ("AWS::Events::Rule, AWS::Scheduler::Schedule, SNS and S3 notifications to a function", "no", "refused when a template has them"),
+    (
+        "DynamoDB, S3, SQS, SNS, Kinesis, Firehose, CloudWatch, Logs, Secrets Manager, IAM, STS, Step Functions",
+        "partly",
+        "forwarded byte for byte to the backend (MiniStack by default); its own limits apply",
+    ),
+    (
+        "State of the backend after kill -9",
+        "no",
+        "MiniStack writes its state on a clean stop only: what it held since then is lost (S3 objects stay); the "
+        "templates' resources are made again under the same names",
+    ),
+    (
+        "SigV4 signatures",
+        "partly",
+        "the credential scope routes a request; signatures are not verified on the endpoint",
+    ),
+    (
+        "SAM and CloudFormation templates",
+        "partly",
+        "SAM is expanded by aws-sam-translator; our resource types are made by the rooms, the rest by the backend's "
+        "CloudFormation; a type that nobody makes is an error",
+    ),
+    (
+        "AWS::Events::Rule, AWS::Scheduler::Schedule, SNS and S3 notifications to a function",
+        "no",
+        "refused when a template has them",
+    ),
     ("API Gateway control plane (apigateway, apigatewayv2)", "no", "NotEmulated; HttpApi in a template works"),
-    ("Resources of a template made under another stack's name", "partly",
-     "a parameter without a value takes the output of the same name of a stack deployed before it"),
-]  # fmt: skip
+    (
+        "Values between stacks",
+        "partly",
+        "a parameter without a value takes the output of the same name of a stack deployed before it; "
+        "Fn::ImportValue finds nothing",
+    ),
+    ("greengrassv2 control plane", "no", "NotEmulated; components deploy from recipes/ and local deployments"),
+]

@@ -599,11 +599,7 @@ class Jobs:
             self._bus.publish(reply)
 
     def _refusal(self, thing: str, job_id: str | None, error: AwsError) -> Document:
-        codes = {
-            "ResourceNotFoundException": "ResourceNotFound", "InvalidStateTransitionException": "InvalidStateTransition",
-            "InvalidRequestException": "InvalidRequest", "VersionMismatch": "VersionMismatch",
-        }  # fmt: skip
-        answer: Document = {"code": codes.get(error.code, error.code), "message": error.message}
+        answer: Document = {"code": error.code.removesuffix("Exception"), "message": error.message}
         if job_id and error.code in ("InvalidStateTransitionException", "VersionMismatch"):
             answer["executionState"] = state_of(self._latest(job_id, thing))
         return answer
