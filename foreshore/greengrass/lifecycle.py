@@ -55,9 +55,9 @@ MAY_REPORT: Mapping[State, frozenset[State]] = {
     State.NEW: frozenset({State.ERRORED}),
     State.STARTING: frozenset({State.RUNNING, State.ERRORED, State.FINISHED}),
     State.RUNNING: frozenset({State.ERRORED, State.FINISHED}),
-    State.STOPPING: frozenset({State.ERRORED, State.FINISHED}),
 }
-"""Which state a component or its step may report from which (UpdateState takes RUNNING and ERRORED of these)."""
+"""Which state a component or its step may report from which (UpdateState takes RUNNING and ERRORED of these). What a
+component says while it is being stopped changes nothing."""
 
 COUNTS_ERRORS = frozenset({State.NEW, State.STARTING, State.RUNNING})
 
@@ -267,7 +267,7 @@ class Machine:
 
     def may_report(self, state: State) -> bool:
         """Whether the component may report this state now."""
-        return state in MAY_REPORT.get(self.state, frozenset())
+        return self._killing is None and state in MAY_REPORT.get(self.state, frozenset())
 
     # the one door
 

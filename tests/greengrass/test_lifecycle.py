@@ -266,6 +266,11 @@ def test_uninstall_runs_its_step() -> None:
     assert life.machine.is_closed
 
 
+def test_a_report_while_stopping_changes_nothing() -> None:
+    life = running().tell(Request.RESTART, Reported(State.ERRORED)).killed()
+    assert life.took() == ["STOPPING", "INSTALLED", "STARTING"]
+
+
 @pytest.mark.parametrize("end", [Request.CLOSE, Request.UNINSTALL])
 @pytest.mark.parametrize("late", [Request.START, Request.STOP, Request.RESTART, Request.REINSTALL])
 def test_nothing_revives_a_component_on_its_way_out(end: Request, late: Request) -> None:
@@ -337,7 +342,7 @@ def _event(move: object, life: Life) -> Sequence[Event]:
     return [ends[move]] if move in ("skip", "io") else [started, ends[move]]
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=1000, derandomize=True, deadline=None)
 @given(STEPS, MOVES)
 def test_random_lives_keep_to_the_table(steps: set[str], moves: list[object]) -> None:
     life = Life(*steps)
