@@ -35,7 +35,7 @@ from foreshore.iot.rules.explain import explain_recorded
 from foreshore.iot.rules.lookups import Lookups, Things
 from foreshore.iot.rules.message import Message, Result
 from foreshore.iot.rules.running import LiveRule, Record, Runner
-from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication, Publish
+from foreshore.seams import EmitLog, EmitSpan, Invoke, LogLine, Publication, Publish
 from foreshore.traces.recorder import new_trace_id
 
 STOP_GRACE_S = 3.0
@@ -111,6 +111,7 @@ class Engine:
         self._runner = Runner(self._world, republish=self._republish, span=span, log=log, check_roles=check_roles)
         self._rules: dict[str, LiveRule] = {}
         self._trie: TopicTrie[LiveRule] = TopicTrie(hash_matches_parent=False)
+        self._retired: set[LiveRule] = set()
         self._found: dict[str, list[LiveRule]] = {}
         self._broker: Listeners | None = None
         self._basic_handle: Any = None
@@ -130,8 +131,9 @@ class Engine:
         live = LiveRule(Definition(name, payload, strict_live=self.strict_live))
         old = self._rules.get(name)
         if old is not None:
-            live.records.extend(old.records)
-            self._unhook(old)
+            if old.definition.rule.is_same(live.definition.rule):
+                live.records.extend(old.records)
+            self._retire(old)
         self._rules[name] = live
         self._hook(live)
 
@@ -139,7 +141,14 @@ class Engine:
         """Forget a rule; one that is not there is fine."""
         live = self._rules.pop(name, None)
         if live is not None:
-            self._unhook(live)
+            self._retire(live)
+
+    def _retire(self, live: LiveRule) -> None:
+        """A rule that is gone still serves what it has queued."""
+        self._unhook(live)
+        self._retired = {other for other in self._retired if other.workers}
+        if live.workers:
+            self._retired.add(live)
 
     def enable(self, name: str) -> None:
         """Raises AwsError (ResourceNotFoundException)."""
@@ -374,19 +383,29 @@ class Engine:
                 self._broker.remove_listener(self._basic_handle)
             self._broker = self._basic_handle = None
         await self._batches.stop()
-        running = {task for live in self._rules.values() for task in live.workers} | self._tasks
+        running = self._workers() | self._tasks
         if running:
             _, late = await asyncio.wait(running, timeout=STOP_GRACE_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for live in [*self._rules.values(), *self._retired]:
+            left = len(live.pending) + len(live.overflow)
+            if left:
+                text = f"{left} queued messages were not served before the stop"
+                self._log(LogLine(time.time_ns(), "rules", live.definition.name, "WARN", "", text))
+                live.pending.clear()
+                live.overflow.clear()
         self._lookups = None
         await self._client.close()
 
     async def idle(self) -> None:
         """Wait until no action is queued or running."""
-        while running := {task for live in self._rules.values() for task in live.workers}:
+        while running := self._workers():
             await asyncio.wait(running)
+
+    def _workers(self) -> set[asyncio.Task[None]]:
+        return {task for live in [*self._rules.values(), *self._retired] for task in live.workers}
 
 
 def _token() -> str:

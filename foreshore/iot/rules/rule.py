@@ -38,6 +38,10 @@ class Rule:
         self.has_external = compiler.has_external
         self._may_grow = compiler.has_subquery or len(statement.text) > _GROWTH
 
+    def is_same(self, other: Rule) -> bool:
+        """Whether another rule has the same statement and version."""
+        return self.sql == other.sql and self.version == other.version
+
     def matches(self, topic: str) -> bool:
         """Whether FROM matches a topic. `sensor/#` does not match `sensor` (AWS IoT, "MQTT", differences)."""
         topic = basic_ingest_topic(topic)

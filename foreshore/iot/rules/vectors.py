@@ -81,7 +81,7 @@ class _Stubs:
 
 def _principal(value: object) -> str | None:
     if isinstance(value, dict):
-        return ":".join(str(part) for part in value.values()) if value else None
+        return ":".join(str(_principal(part)) for part in value.values()) if value else None
     return value if isinstance(value, str) else None
 
 

@@ -464,3 +464,38 @@ def test_a_function_that_fails_or_hangs_ends_the_rule(monkeypatch: pytest.Monkey
     assert harness.published == []
     assert "no answer" in harness.engine.last("hangs")[0]["error"]
     assert "Unhandled" in harness.engine.last("fails")[0]["error"]
+
+
+def test_a_replaced_rule_serves_its_queue_and_a_stop_says_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreshore.iot.rules import engine as engine_module
+
+    monkeypatch.setattr(engine_module, "STOP_GRACE_S", 0.05)
+    gate: list[asyncio.Event] = []
+    invoked: list[bytes] = []
+
+    async def slow(function: str, payload: bytes, **more: Any) -> InvokeResult:
+        if function.endswith(":stuck"):
+            await gate[0].wait()
+        invoked.append(payload)
+        return InvokeResult(b"")
+
+    async def work(harness: Harness) -> None:
+        gate.append(asyncio.Event())
+        engine = harness.engine
+        engine.set_rule("r", rule("SELECT 1 AS n FROM 'a'", to_lambda()))
+        harness.send("a", {})
+        engine.set_rule("r", rule("SELECT 2 AS n FROM 'a'", to_lambda()))
+        assert engine.last("r") == []
+        harness.send("a", {})
+        engine.remove_rule("r")
+        await engine.idle()
+        assert sorted(invoked) == [b'{"n":1}', b'{"n":2}']
+        engine.set_rule("s", rule("SELECT 3 AS n FROM 'a'", to_lambda("stuck")))
+        for _ in range(20):
+            harness.send("a", {})
+        await engine.stop()
+
+    harness = drive(work, invoke=slow)
+    assert [line.text for line in harness.logs if line.level == "WARN"] == [
+        "12 queued messages were not served before the stop"
+    ]
