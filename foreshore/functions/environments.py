@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from foreshore.errors import ForeshoreError, PeerError
+from foreshore.errors import ForeshoreError, PeerError, UserError
 from foreshore.functions import outcomes, runtime_api
 from foreshore.functions.spec import INIT_LIMIT_S, LOG_TAIL, MAX_RESPONSE, MAX_STREAMED_RESPONSE, FunctionSpec
 from foreshore.functions.workers import Worker
@@ -203,8 +203,13 @@ class Environment:
             self.worker.kill()
 
     def _fail_to_start(self, error: Exception) -> None:
-        invocation, self.current = self.current, None
-        if invocation is not None and not invocation.done.done():
+        invocation = self.current
+        if invocation is not None and isinstance(error, UserError):
+            self._cancel_timer()
+            self._write(f"{error}\n")
+            self._finish(outcomes.no_entrypoint(invocation.request_id), "error", report="error")
+        elif invocation is not None and not invocation.done.done():
+            self.current = None
             invocation.done.set_exception(error)
         self.retire()
 

@@ -49,6 +49,12 @@ SIGNALS = {
 }  # fmt: skip
 
 
+def no_entrypoint(request_id: str) -> bytes:
+    """The payload when a custom runtime has no bootstrap."""
+    message = f"RequestId: {request_id} Error: Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]"
+    return _dump({"errorType": "Runtime.InvalidEntrypoint", "errorMessage": message})
+
+
 def response_too_big(size: int) -> bytes:
     """The payload in place of a result over the limit."""
     return _dump(

@@ -216,6 +216,15 @@ while True:
 """
 
 
+def test_a_custom_runtime_without_a_bootstrap(client, package):
+    client.create_function(
+        FunctionName="fn", Role=ROLE, Runtime="provided.al2023", Handler="x", Code={"ZipFile": package({"a": ""})}
+    )
+    answer = client.invoke(FunctionName="fn")
+    assert answer["FunctionError"] == "Unhandled"
+    assert json.loads(answer["Payload"].read())["errorType"] == "Runtime.InvalidEntrypoint"
+
+
 def test_a_custom_runtime_streams(edge, client, tmp_path):
     from foreshore.functions.spec import FunctionSpec
 

@@ -72,6 +72,17 @@ def test_nothing_is_left_after_a_stop(make_edge, tmp_path, fork):
     edge.run(edge.functions.stop())
 
 
+def test_a_killed_fork_server_is_started_again(make_edge, tmp_path):
+    edge = make_edge(fork=True)
+    create(edge, write(tmp_path))
+    seen = call(edge, {})
+    os.kill(seen["parent"], signal.SIGKILL)
+    edge.wait_for(lambda: not edge.functions.stats()["fn"]["workers"])
+    again = call(edge, {})
+    assert again["parent"] != seen["parent"]
+    assert not is_alive(seen["pid"])
+
+
 def test_a_timeout_ends_grandchildren_too(make_edge, tmp_path):
     edge = make_edge()
     code = write(tmp_path)
