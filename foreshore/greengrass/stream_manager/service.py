@@ -22,6 +22,7 @@ SERVER_VERSION = "1.1.0"
 MAX_READ_COUNT = 2**31 - 1
 EXPIRE_EVERY_S = 30.0
 FAULT_PAUSE_S = 5.0
+STOP_S = 1.0
 
 Authenticate = Callable[[str | None], bool]
 Say = Callable[[str, str], None]
@@ -72,21 +73,26 @@ class StreamManager:
                 where=f"127.0.0.1:{self.port}", mend=mend,
             ) from error  # fmt: skip
         self.port = self._server.sockets[0].getsockname()[1]
-        self._spawn(self._export())
+        self._is_stopping = False
+        self._exporter = asyncio.ensure_future(self._export())
 
     async def stop(self) -> None:
-        """Close every connection and the streams; a second call does nothing."""
+        """Let the batch being exported end, then close connections and streams; a second call does nothing."""
         if self._server is None:
             return
         self._server.close()
         self._server = None
+        self._is_stopping = True
+        self._appended.set()
+        await asyncio.wait({self._exporter}, timeout=STOP_S)
+        self._exporter.cancel()
         for writer in list(self._clients):
             writer.transport.abort()
         while self._clients:
             await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._exporter, *self._tasks, return_exceptions=True)
         await self._destinations.close()
         self.streams.close()
 
@@ -301,7 +307,7 @@ class StreamManager:
     async def _export(self) -> None:
         """Send batches, one after the other, for as long as the service runs."""
         self._refresh()
-        while True:
+        while not self._is_stopping:
             try:
                 await self._next_append(await self._export_once())
             except UserError as error:
@@ -310,7 +316,7 @@ class StreamManager:
 
     async def _export_once(self) -> float:
         """Send what is due; give how many seconds to wait for a message at most. Raises UserError (a full disk)."""
-        while True:
+        while not self._is_stopping:
             for name in self.streams.names():
                 self.streams.expire(self.streams.get(name), _now_ms())
             turn, look_again_ms = choose([(turn, self._waiting(turn)) for turn in self._turns.values()], _now_ms())
@@ -318,6 +324,7 @@ class StreamManager:
                 pause_s = EXPIRE_EVERY_S if look_again_ms is None else max(0.001, (look_again_ms - _now_ms()) / 1000)
                 return min(pause_s, EXPIRE_EVERY_S)
             await self._send(turn)
+        return 0.0
 
     async def _send(self, turn: Turn) -> None:
         """Send one batch and keep how far it came."""
