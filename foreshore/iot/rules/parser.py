@@ -29,6 +29,7 @@ _NOT_OURS = {
     "LIKE": "use regexp_matches(text, 'pattern'), startswith() or endswith()",
     "BETWEEN": "use x >= low AND x <= high",
     "IS": "use isNull(x) or isUndefined(x)",
+    "NOT": "NOT stands before the whole comparison: NOT a IN [1, 2]",
     "GROUP": "a rule sees one message at a time; aggregate in a component or a function",
     "ORDER": "a rule sees one message at a time",
     "JOIN": "a rule reads one topic filter; several topics need several rules or a wildcard",
@@ -330,7 +331,9 @@ class Parser:
         if word == "SELECT":
             raise self._unexpected("a nested query stands in brackets: (SELECT …)")
         if word == "NOT":
-            raise self._unexpected("NOT binds looser than what stands before it: put it in brackets")
+            raise SqlParseError(
+                "Unexpected token, 'NOT'", self.text, token.start, "NOT binds looser than that: put it in brackets"
+            )
         following = self._peek()
         is_call = following.text == "(" and following.kind == "symbol"
         if word == "CASE" and following.text not in (".", ",") and following.kind != "end":
@@ -372,6 +375,8 @@ class Parser:
     def _bracketed(self) -> syntax.Node:
         start = self._advance().start
         inner = self._element()
+        if self._is(","):
+            raise self._unexpected("an array is written in square brackets: a IN [1, 2]")
         end = self._expect(")", "to close the bracket").end
         if isinstance(inner, syntax.Subquery):
             return syntax.Subquery(start, end, inner.is_value, inner.items, inner.source, inner.alias, inner.where)

@@ -157,6 +157,14 @@ def is_undefined(old: bool, value: Value) -> Value:
     return value is UNDEFINED
 
 
+def numbytes(old: bool, value: Value) -> Value:
+    """The bytes of a string's UTF-8, or of a raw payload."""
+    if type(value) is bytes:
+        return len(value)
+    text = to_string(value, old)
+    return UNDEFINED if text is UNDEFINED else len(text.encode())
+
+
 def _md2(data: bytes) -> str:
     from foreshore.iot.rules.md2 import md2
 
@@ -214,7 +222,7 @@ FUNCTIONS: dict[str, tuple[Function, int, int]] = {
     "lpad": (_pad(True), 2, 2),
     "ltrim": (_text(lambda text: text.lstrip(_WHITESPACE)), 1, 1),
     "md2": (_text(lambda text: _md2(text.encode())), 1, 1),
-    "numbytes": (_text(lambda text: len(text.encode())), 1, 1),
+    "numbytes": (numbytes, 1, 1),
     "replace": (replace, 3, 3),
     "rpad": (_pad(False), 2, 2),
     "rtrim": (_text(lambda text: text.rstrip(_WHITESPACE)), 1, 1),

@@ -149,6 +149,7 @@ def test_raw_payloads() -> None:
     assert compile("SELECT a FROM 't'").evaluate(raw).payload == b"{}"
     assert not compile("SELECT * FROM 't' WHERE a = 1").evaluate(raw).fired
     assert compile("SELECT VALUE encode(*, 'base64') FROM 't'", NEW).evaluate(raw).payload == b'"AP8="'
+    assert compile("SELECT VALUE numbytes(*) FROM 't'", NEW).evaluate(raw).payload == b"2"
     assert compile("SELECT VALUE missing FROM 't'").evaluate(Message("t", b"{}")).payload == b""
 
 
@@ -190,6 +191,9 @@ def test_version_2015() -> None:
         ("SELECT @a FROM 't'", 1, 8, "@a", "SET"),
         ("SET @abc = 1 SELECT @abd FROM 't'", 1, 21, "@abd", "@abc"),
         ("SELECT a FROM 't' WHERE SELECT b FROM c", 1, 25, "'SELECT'", "brackets"),
+        ("SELECT a FROM 't' WHERE a IN (1, 2)", 1, 32, "','", "[1, 2]"),
+        ("SELECT a FROM 't' WHERE a NOT IN [1]", 1, 27, "'NOT'", "NOT a IN"),
+        ("SELECT a = NOT b AS x FROM 't'", 1, 12, "'NOT'", "brackets"),
         ("SELECT a b FROM 't'", 1, 10, "'b'", "comma"),
         ("SELECT", 1, 7, "end", "expression"),
         ("", 1, 1, "end", "SELECT"),
