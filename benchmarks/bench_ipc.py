@@ -5,7 +5,7 @@
 Each server runs in a process of its own; the client keeps 64 requests outstanding over one raw connection (`burst`),
 or one at a time (`single`). Server CPU is user + system time of the server process (getrusage) over the messages.
 
-- `foreshore`: a whole Core, a policy, spans kept in a list as the recorder does, no subscriber; and with one subscriber.
+- `foreshore`: a whole Core with a policy, spans kept in a list as the recorder does; no subscriber, then one.
 - `bare`: an asyncio server that cuts frames by their length and answers each with the same bytes but the stream id.
 - `nothing`: an asyncio server that reads and writes nothing back but one constant frame for each frame-sized chunk.
 """
