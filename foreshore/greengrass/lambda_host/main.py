@@ -71,6 +71,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> int:
     """Connect, prepare, subscribe, and handle messages until the end."""
+    paths = [options.code, *([options.packages] if options.packages else [])]
+    sys.path[:0] = paths  # awsiotsdk may be among the packages
     ending = _Ending()
     trace = TraceSlot()
     wire = connect(options.client, ending.on_lost, trace if os.environ.get("FORESHORE_TRACE") == "1" else None)
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         configuration = wire.call("GetConfiguration", {}, REQUEST_TIMEOUT_S).get("value") or {}
         parameters = read_parameters(configuration)
         ending.inbox = inbox = Inbox(parameters.max_queue_size)
-        runner = prepare(options, parameters, wire, inbox, trace)
+        runner = prepare(options, parameters, paths, wire, inbox, trace)
         signal.signal(signal.SIGTERM, lambda *_: inbox.stop())
         signal.signal(signal.SIGINT, lambda *_: inbox.stop())
         subscribe(wire, parameters, inbox)
@@ -89,12 +91,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def prepare(
-    options: argparse.Namespace, parameters: Parameters, wire: Wire, inbox: Inbox, trace: TraceSlot
+    options: argparse.Namespace, parameters: Parameters, paths: list[str], wire: Wire, inbox: Inbox, trace: TraceSlot
 ) -> Host | Pool:
     """What runs the handler: one pinned instance in this process, or a pool of processes."""
     arn = parameters.lambda_arn or arn_of(options.name)
     environment = lambda_environment(parameters, arn, options.handler)
-    paths = [options.code, *([options.packages] if options.packages else [])]
     outbox = Outbox(wire, parameters.publish_window, REQUEST_TIMEOUT_S)
     shim = importlib.import_module("greengrass_ipc_python_sdk.ipc_client")
 
@@ -115,7 +116,6 @@ def prepare(
         return Pool(own_argv(), setup, limits, inbox, outbox, calls, services.invoke, trace)
     os.environ.update(environment)
     shim.install(services.invoke)
-    sys.path[:0] = paths
     return Host(load_handler(options.handler), arn, parameters, inbox, outbox, calls, trace)
 
 

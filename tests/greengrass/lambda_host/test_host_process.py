@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,3 +349,18 @@ def test_on_demand_instances_end_with_a_killed_host(on_demand: Running, tmp_path
     assert on_demand.finish(signal.SIGKILL)[0] == -signal.SIGKILL
     while Path(f"/proc/{instance}").exists() and "Z" not in Path(f"/proc/{instance}/stat").read_text().split()[2]:
         pass
+
+
+@pytest.mark.parametrize("client", ["awsiotsdk", "slim"])
+def test_requirements_may_be_in_a_folder_of_their_own(archive: Path, tmp_path: Path, client: str) -> None:
+    """`python -S` has no site-packages, as a device's Python before the component's Install step."""
+    host = Running(archive, tmp_path, client, ECHO)
+    host.argv[1:2] = ["-S", "-u"]
+    host.argv += ["--packages", sysconfig.get_paths()["platlib"]]
+    nucleus = host.start().nucleus
+    try:
+        nucleus.deliver("in/+", "in/x", b"1")
+        assert published(nucleus)[0]["event"] == 1
+        assert host.finish()[0] == 0
+    finally:
+        nucleus.close()
