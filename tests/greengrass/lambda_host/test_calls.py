@@ -180,3 +180,42 @@ def test_on_lite_shadows_and_secrets_fail_with_a_clear_message(tmp_path: Path, c
             await hosts.stop()
 
     asyncio.run(main(Hosts(tmp_path, "lite", client)))
+
+
+SHADOWS = """
+import json
+import greengrasssdk
+
+client = greengrasssdk.client("iot-data")
+
+def handler(event, context):
+    document = json.dumps({"state": {"reported": {"a": 1}}})
+    answers = [client.update_thing_shadow(thingName="t", payload=document), client.get_thing_shadow(thingName="t")]
+    answers.append(client.delete_thing_shadow(thingName="t"))
+    found = [json.loads(answer["payload"]) for answer in answers]
+    try:
+        client.get_thing_shadow(thingName="t")
+    except Exception as error:
+        found.append(str(error))
+    client.publish(topic="out", payload=json.dumps(found))
+"""
+
+
+def test_shadows_of_the_core(tmp_path: Path) -> None:
+    async def main(hosts: Hosts) -> None:
+        heard: asyncio.Queue[Any] = asyncio.Queue()
+        await hosts.core.start()
+        try:
+            hosts.core.subscribe_local("out", lambda message: heard.put_nowait(json.loads(message.payload)))
+            await hosts.run("Shadows", SHADOWS, {"eventSources": [{"topic": "in", "type": "PUB_SUB"}]})
+            policy = {"all": {"operations": ["*"], "resources": ["*"]}}
+            hosts.core.configuration.merge("Shadows", ("accessControl", "aws.greengrass.ShadowManager"), policy, 2)
+            hosts.core.publish_local("in", b"{}", source="test")
+            updated, read, deleted, gone = await asyncio.wait_for(heard.get(), 20)
+            assert updated["state"] == read["state"] == {"reported": {"a": 1}}
+            assert deleted["version"] == read["version"] == updated["version"]
+            assert "error code 404" in gone
+        finally:
+            await hosts.stop()
+
+    asyncio.run(main(Hosts(tmp_path)))
