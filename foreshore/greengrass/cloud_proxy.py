@@ -54,6 +54,10 @@ class CloudProxy:
         """Messages that are kept and not yet acknowledged."""
         return len(self._spooler)
 
+    def configure(self, settings: SpoolerSettings) -> None:
+        """Take new settings; where messages are kept changes at the next start."""
+        self._spooler.settings = settings._replace(to_disk=self._spooler.settings.to_disk)
+
     def start(self) -> None:
         """Follow the link's state, and send what an earlier run left."""
         self._link.on_state(self._on_state)

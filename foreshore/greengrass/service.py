@@ -241,6 +241,12 @@ class Core:
             return name, [Header("svcuid", STRING, self.tokens.issue(name))]
         return None
 
+    def _configure_nucleus(self, change: Change) -> None:
+        self.cloud.configure(read_settings(self.configuration.document(NUCLEUS)))
+        if not change.path or change.path[0].lower() == "interpolatecomponentconfiguration":
+            for name in self.configuration.components():
+                self._load_policies(name)
+
     def _configure_devices(self) -> None:
         """Give client device auth its groups; a mistake in them is said, and then no device is allowed anything."""
         if self.client_devices is None:
@@ -267,6 +273,8 @@ class Core:
 
     def _on_configuration(self, change: Change) -> None:
         self._effective.changed()
+        if change.component == NUCLEUS:
+            self._configure_nucleus(change)
         if change.component == CLIENT_DEVICES:
             self._configure_devices()
         if change.component == SHADOW_MANAGER and self._shadow_manager is not None:

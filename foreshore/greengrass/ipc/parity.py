@@ -42,8 +42,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("{iot:thingName} in policies", "yes", "lite always, classic with interpolateComponentConfiguration"),
     ("Component configuration: timestamps, merge, reset, defaults, durable", "yes",
      "kept in config/config.db; config/effectiveConfig.yaml is a copy; no config.tlog"),
-    ("Spooler", "partly", "on disk unless storageType is Memory (AWS: in memory unless it is Disk); settings are read "
-     "at start; a refusal that another try won't mend is logged and dropped"),
+    ("Spooler", "partly", "on disk unless storageType is Memory (AWS: in memory unless it is Disk), which is read at "
+     "start; a refusal that another try won't mend is logged and dropped"),
     ("Local publish/subscribe between components", "yes", "a subscriber that does not read is dropped events beyond "
      "8 MiB, said in the log, and delays nobody; greengrass-lite makes each publisher wait 5 s"),
     ("Shadow manager: local shadows, local topics, synchronization with IoT Core", "partly",

@@ -92,6 +92,27 @@ def test_the_things_name_in_policies(rig, run, profile, nucleus, allowed) -> Non
     run(scenario())
 
 
+def test_the_nucleus_is_configured_live(rig, run) -> None:
+    async def scenario() -> None:
+        async with rig(connected=False) as running:
+            policy = {"operations": ["*"], "resources": ["{iot:thingName}/*"]}
+            access = {"aws.greengrass.ipc.mqttproxy": {"p": policy}}
+            running.component("c", access)
+            client = await running.raw("c")
+            body = {"topicName": "lab-core/x", "qos": "0", "payload": "AA=="}
+            assert (await client.ask(1, "PublishToIoTCore", body))[0] == "UnauthorizedError"
+            nucleus = {"interpolateComponentConfiguration": True}
+            running.core.configuration.merge("aws.greengrass.Nucleus", [], nucleus, 1)
+            assert (await client.ask(2, "PublishToIoTCore", body))[1]["message"].endswith("Dropping QoS 0 message.")
+            spooler = {"keepQos0WhenOffline": True, "maxSizeInBytes": 1}
+            running.core.configuration.merge("aws.greengrass.Nucleus", ["mqtt", "spooler"], spooler, 2)
+            assert (await client.ask(3, "PublishToIoTCore", body))[0] == "PublishToIoTCoreResponse"
+            _, error = await client.ask(4, "PublishToIoTCore", {**body, "qos": "1", "payload": "AAAA"})
+            assert "larger than the size of message spool" in error["message"]
+
+    run(scenario())
+
+
 def test_a_core_that_can_not_start_leaves_nothing_open(rig, run, tmp_path) -> None:
     async def scenario() -> None:
         async with rig(root=tmp_path) as running:
