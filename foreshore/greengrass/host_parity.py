@@ -17,8 +17,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("greengrasssdk iot-data publish", "yes", "routes in the configuration replace V1 subscriptions"),
     (
         "greengrasssdk shadow calls",
-        "partly",
-        "where the core has shadows; on lite a ShadowError with code 501 says why",
+        "yes",
+        "on classic; on lite a ShadowError with code 501 says why there are none",
     ),
     (
         "greengrasssdk secretsmanager",
