@@ -23,6 +23,7 @@ SHELLS = {
     "functions/code_watch.py",
     "functions/environments.py",
     "functions/event_sources.py",
+    "functions/function_settings.py",
     "functions/invocations.py",
     "functions/lambda_api.py",
     "functions/pollers.py",

@@ -46,6 +46,7 @@ class Source:
     on_failure: str = ""
     reports_failures: bool = False
     max_concurrency: int = 0
+    tumbling_s: int = 0
 
     @property
     def is_fifo(self) -> bool:
@@ -60,8 +61,13 @@ def read_source(uuid: str, properties: Mapping[str, Json]) -> Source:
     kind = parts[2] if len(parts) > 5 else ""
     if kind not in _DEFAULT_SIZE:
         raise NotEmulated(f"the event source {arn or 'of a self-managed cluster'}", "SQS, Kinesis and DynamoDB work.")
-    if properties.get("TumblingWindowInSeconds"):
-        raise NotEmulated("tumbling windows of event source mappings")
+    tumbling = int(properties.get("TumblingWindowInSeconds") or 0)
+    if tumbling and (kind == "sqs" or not 0 <= tumbling <= 900):
+        raise _invalid(
+            f"Tumbling window {tumbling} is not valid for this source: it must be between 0 and 900 seconds."
+        )
+    if tumbling and int(properties.get("ParallelizationFactor") or 1) > 1:
+        raise NotEmulated("a tumbling window together with a ParallelizationFactor")
     size = int(properties.get("BatchSize") or _DEFAULT_SIZE[kind])
     window = float(properties.get("MaximumBatchingWindowInSeconds") or 0)
     most = 10 if arn.endswith(".fifo") else _MOST[kind]
@@ -92,6 +98,7 @@ def read_source(uuid: str, properties: Mapping[str, Json]) -> Source:
         on_failure=str(((properties.get("DestinationConfig") or {}).get("OnFailure") or {}).get("Destination") or ""),
         reports_failures="ReportBatchItemFailures" in (properties.get("FunctionResponseTypes") or ()),
         max_concurrency=int((properties.get("ScalingConfig") or {}).get("MaximumConcurrency") or 0),
+        tumbling_s=tumbling,
     )
 
 

@@ -169,7 +169,7 @@ class EventSources:
                 "BisectBatchOnFunctionError": source.bisect,
                 "MaximumRecordAgeInSeconds": source.max_age_s,
                 "MaximumRetryAttempts": source.retries,
-                "TumblingWindowInSeconds": 0,
+                "TumblingWindowInSeconds": source.tumbling_s,
                 "DestinationConfig": {"OnFailure": {"Destination": source.on_failure} if source.on_failure else {}},
                 "LastProcessingResult": poller.last_result if poller is not None else "No records processed",
             }

@@ -11,7 +11,6 @@ import base64
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,9 @@ import orjson
 
 from foreshore.errors import AwsError, NotEmulated
 from foreshore.functions import outcomes, response_stream
+from foreshore.functions.function_settings import FunctionSettings
 from foreshore.functions.invocations import new_uuid
+from foreshore.functions.operations import Json, Operations, listed, page, stamp, table_of
 from foreshore.functions.registry import Alias, Function, Version, sha256_text
 from foreshore.functions.spec import (
     LATEST,
@@ -31,23 +32,18 @@ from foreshore.functions.spec import (
 )
 from foreshore.http import Headers, Request, Response
 from foreshore.seams import InvocationType, InvokeResult, from_amzn_trace_id
-from foreshore.shapes.service_model import CallContext, Service, ServiceModel, paginate
+from foreshore.shapes.service_model import CallContext, Service, ServiceModel
 
 if TYPE_CHECKING:
-    from foreshore.functions.service import Functions
+    pass
 
-Json = dict[str, Any]
 _INVOKE_PREFIX = "/2015-03-31/functions/"
 _INVOKE_SUFFIX = "/invocations"
 _TYPES = ("RequestResponse", "Event", "DryRun")
 
 
-class LambdaApi:
-    """Answers the Lambda API from a room's registry."""
-
-    def __init__(self, functions: Functions) -> None:
-        self.functions = functions
-        self.registry = functions.registry
+class LambdaApi(Operations):
+    """Answers the Lambda API: invoking, functions, versions and aliases here, the rest from `FunctionSettings`."""
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; errors come in AWS's shape."""
@@ -62,16 +58,8 @@ class LambdaApi:
     @cached_property
     def service(self) -> Service:
         """The generic layer with our operations; loading the model is put off until somebody asks."""
-        names = [name for name in dir(self) if name.startswith("do_")]
-        model = ServiceModel.load("lambda")
-        table = {}
-        for name in names:
-            operation = "".join(part.capitalize() for part in name[3:].split("_"))
-            table[operation] = getattr(self, name)
-        sources = self.functions.event_sources
-        for name in [name for name in dir(sources) if name.startswith("do_")]:
-            table["".join(part.capitalize() for part in name[3:].split("_"))] = getattr(sources, name)
-        return Service(model, table)
+        table = table_of(self) | table_of(FunctionSettings(self.functions)) | table_of(self.functions.event_sources)
+        return Service(ServiceModel.load("lambda"), table)
 
     # Invoke
 
@@ -193,9 +181,6 @@ class LambdaApi:
         self.functions.store.save_function(function)
         self.functions.drop_pools(function.name)
 
-    def _kept(self, function: Function) -> None:
-        self.functions.store.save_function(function)
-
     async def do_update_function_code(self, params: Json, context: CallContext) -> Json:
         """UpdateFunctionCode."""
         function = self._function(params)
@@ -245,15 +230,15 @@ class LambdaApi:
     def do_list_functions(self, params: Json, context: CallContext) -> Json:
         """ListFunctions."""
         names = sorted(self.registry.functions)
-        page, token = _page(names, params)
+        names, token = page(names, params)
         items = []
-        for name in page:
+        for name in names:
             function = self.registry.functions[name]
             versions = [function.latest]
             if params.get("FunctionVersion") == "ALL":
                 versions += function.versions.values()
             items += [self._configuration(function, version) for version in versions]
-        return _listed("Functions", items, token)
+        return listed("Functions", items, token)
 
     def do_delete_function(self, params: Json, context: CallContext) -> Json:
         """DeleteFunction: one version, or the whole function."""
@@ -302,8 +287,8 @@ class LambdaApi:
         """ListVersionsByFunction."""
         function = self._function(params)
         versions = [function.latest, *function.versions.values()]
-        page, token = _page([f"{index:09d}" for index in range(len(versions))], params)
-        return _listed("Versions", [self._configuration(function, versions[int(each)]) for each in page], token)
+        names, token = page([f"{index:09d}" for index in range(len(versions))], params)
+        return listed("Versions", [self._configuration(function, versions[int(each)]) for each in names], token)
 
     def do_create_alias(self, params: Json, context: CallContext) -> Json:
         """CreateAlias."""
@@ -351,8 +336,8 @@ class LambdaApi:
         function = self._function(params)
         wanted = params.get("FunctionVersion")
         names = sorted(name for name, alias in function.aliases.items() if wanted in (None, alias.version))
-        page, token = _page(names, params)
-        return _listed("Aliases", [self._alias_shape(function, function.aliases[name]) for name in page], token)
+        names, token = page(names, params)
+        return listed("Aliases", [self._alias_shape(function, function.aliases[name]) for name in names], token)
 
     def do_delete_alias(self, params: Json, context: CallContext) -> Json:
         """DeleteAlias; one that is not there is fine."""
@@ -384,273 +369,7 @@ class LambdaApi:
             shape["RoutingConfig"] = {"AdditionalVersionWeights": {alias.extra_version: alias.extra_weight}}
         return shape
 
-    # Concurrency
-
-    def do_put_function_concurrency(self, params: Json, context: CallContext) -> Json:
-        """PutFunctionConcurrency."""
-        function = self._function(params)
-        self.functions.set_reserved(function, params["ReservedConcurrentExecutions"])
-        self._kept(function)
-        return {"ReservedConcurrentExecutions": function.reserved_concurrency}
-
-    def do_get_function_concurrency(self, params: Json, context: CallContext) -> Json:
-        """GetFunctionConcurrency."""
-        reserved = self._function(params).reserved_concurrency
-        return {} if reserved is None else {"ReservedConcurrentExecutions": reserved}
-
-    def do_delete_function_concurrency(self, params: Json, context: CallContext) -> Json:
-        """DeleteFunctionConcurrency."""
-        function = self._function(params)
-        self.functions.set_reserved(function, None)
-        self._kept(function)
-        return {}
-
-    def do_get_account_settings(self, params: Json, context: CallContext) -> Json:
-        """GetAccountSettings, with AWS's default limits."""
-        functions = self.registry.functions.values()
-        reserved = sum(function.reserved_concurrency or 0 for function in functions)
-        return {
-            "AccountLimit": {
-                "TotalCodeSize": 80530636800, "CodeSizeUnzipped": 262144000, "CodeSizeZipped": 52428800,
-                "ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000 - reserved,
-            },
-            "AccountUsage": {
-                "TotalCodeSize": sum(version.code_size for _, version in self.registry.all_versions()),
-                "FunctionCount": len(functions),
-            },
-        }  # fmt: skip
-
-    # Asynchronous configuration
-
-    def do_put_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
-        """PutFunctionEventInvokeConfig: what is not given goes back to its default."""
-        return self._set_invoke_config(params, {})
-
-    def do_update_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
-        """UpdateFunctionEventInvokeConfig."""
-        function, qualifier = self._qualified(params)
-        return self._set_invoke_config(params, self._invoke_config(function, qualifier))
-
-    def _set_invoke_config(self, params: Json, old: Json) -> Json:
-        function, qualifier = self._qualified(params)
-        config = {**old, "modified": time.time()}
-        if params.get("MaximumRetryAttempts") is not None:
-            config["retries"] = params["MaximumRetryAttempts"]
-        if params.get("MaximumEventAgeInSeconds") is not None:
-            config["max_age"] = params["MaximumEventAgeInSeconds"]
-        for key, name in (("on_success", "OnSuccess"), ("on_failure", "OnFailure")):
-            destination = ((params.get("DestinationConfig") or {}).get(name) or {}).get("Destination")
-            if destination:
-                config[key] = destination
-        function.invoke_configs[qualifier] = config
-        self._kept(function)
-        return self._invoke_config_shape(function, qualifier, config)
-
-    def do_get_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
-        """GetFunctionEventInvokeConfig."""
-        function, qualifier = self._qualified(params)
-        return self._invoke_config_shape(function, qualifier, self._invoke_config(function, qualifier))
-
-    def do_delete_function_event_invoke_config(self, params: Json, context: CallContext) -> Json:
-        """DeleteFunctionEventInvokeConfig."""
-        function, qualifier = self._qualified(params)
-        self._invoke_config(function, qualifier)
-        del function.invoke_configs[qualifier]
-        self._kept(function)
-        return {}
-
-    def do_list_function_event_invoke_configs(self, params: Json, context: CallContext) -> Json:
-        """ListFunctionEventInvokeConfigs."""
-        function = self._function(params)
-        page, token = _page(sorted(function.invoke_configs), params)
-        shapes = [self._invoke_config_shape(function, each, function.invoke_configs[each]) for each in page]
-        return _listed("FunctionEventInvokeConfigs", shapes, token)
-
-    def _invoke_config(self, function: Function, qualifier: str) -> Json:
-        config = function.invoke_configs.get(qualifier)
-        if config is None:
-            arn = self.registry.arn(function.name, qualifier)
-            raise AwsError("ResourceNotFoundException", f"The function {arn} doesn't have an EventInvokeConfig", 404)
-        return config
-
-    def _invoke_config_shape(self, function: Function, qualifier: str, config: Json) -> Json:
-        destinations = {}
-        for key, name in (("on_success", "OnSuccess"), ("on_failure", "OnFailure")):
-            destinations[name] = {"Destination": config[key]} if config.get(key) else {}
-        shape: Json = {
-            "LastModified": datetime.fromtimestamp(config["modified"], UTC),
-            "FunctionArn": self.registry.arn(function.name, qualifier),
-            "DestinationConfig": destinations,
-        }
-        if "retries" in config:
-            shape["MaximumRetryAttempts"] = config["retries"]
-        if "max_age" in config:
-            shape["MaximumEventAgeInSeconds"] = config["max_age"]
-        return shape
-
-    # Permissions and tags
-
-    def do_add_permission(self, params: Json, context: CallContext) -> Json:
-        """AddPermission. The statement is kept and shown; local callers are not checked against it."""
-        function, qualifier = self._qualified(params, "")
-        statements = function.statements.setdefault(qualifier, {})
-        if params["StatementId"] in statements:
-            raise AwsError(
-                "ResourceConflictException",
-                f"The statement id ({params['StatementId']}) provided already exists. Please provide a new "
-                "statement id, or remove the existing statement.", 409, {"Type": "User"},
-            )  # fmt: skip
-        principal = params["Principal"]
-        statement: Json = {
-            "Sid": params["StatementId"],
-            "Effect": "Allow",
-            "Principal": _principal(principal),
-            "Action": params["Action"],
-            "Resource": self.registry.arn(function.name, qualifier),
-        }
-        condition: Json = {}
-        if params.get("SourceArn"):
-            condition["ArnLike"] = {"AWS:SourceArn": params["SourceArn"]}
-        if params.get("SourceAccount"):
-            condition.setdefault("StringEquals", {})["AWS:SourceAccount"] = params["SourceAccount"]
-        if params.get("FunctionUrlAuthType"):
-            condition.setdefault("StringEquals", {})["lambda:FunctionUrlAuthType"] = params["FunctionUrlAuthType"]
-        if condition:
-            statement["Condition"] = condition
-        statements[params["StatementId"]] = statement
-        self._kept(function)
-        return {"Statement": orjson.dumps(statement).decode()}
-
-    def do_remove_permission(self, params: Json, context: CallContext) -> Json:
-        """RemovePermission."""
-        function, qualifier = self._qualified(params, "")
-        if function.statements.get(qualifier, {}).pop(params["StatementId"], None) is None:
-            raise AwsError(
-                "ResourceNotFoundException", f"Statement {params['StatementId']} is not found in resource policy.", 404
-            )
-        self._kept(function)
-        return {}
-
-    def do_get_policy(self, params: Json, context: CallContext) -> Json:
-        """GetPolicy."""
-        function, qualifier = self._qualified(params, "")
-        statements = function.statements.get(qualifier)
-        if not statements:
-            raise AwsError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
-        policy = {"Version": "2012-10-17", "Id": "default", "Statement": list(statements.values())}
-        return {"Policy": orjson.dumps(policy).decode(), "RevisionId": function.latest.revision}
-
-    def do_tag_resource(self, params: Json, context: CallContext) -> Json:
-        """TagResource."""
-        function = self._tagged(params)
-        function.tags |= params["Tags"]
-        self._kept(function)
-        return {}
-
-    def do_untag_resource(self, params: Json, context: CallContext) -> Json:
-        """UntagResource."""
-        function = self._tagged(params)
-        for key in params["TagKeys"]:
-            function.tags.pop(key, None)
-        self._kept(function)
-        return {}
-
-    def do_list_tags(self, params: Json, context: CallContext) -> Json:
-        """ListTags."""
-        return {"Tags": dict(self._tagged(params).tags)}
-
-    def _tagged(self, params: Json) -> Function:
-        if ":function:" not in params["Resource"]:
-            raise NotEmulated(f"tags of {params['Resource']}")
-        return self.registry.get(self.registry.name_of(params["Resource"]))
-
-    # Function URLs
-
-    def do_create_function_url_config(self, params: Json, context: CallContext) -> Json:
-        """CreateFunctionUrlConfig."""
-        function, qualifier = self._qualified(params, "")
-        if qualifier in function.url_configs:
-            arn = self.registry.arn(function.name, qualifier)
-            text = f"Failed to create function url config for [functionArn = {arn}]. Error message:  FunctionUrlConfig "
-            raise AwsError("ResourceConflictException", text + "exists for this Lambda function", 409)
-        now = _stamp(time.time())
-        config = {
-            "FunctionUrl": self.functions.make_url(function.name, qualifier, params.get("Cors")),
-            "FunctionArn": self.registry.arn(function.name, qualifier),
-            "AuthType": params["AuthType"],
-            "InvokeMode": params.get("InvokeMode") or "BUFFERED",
-            "CreationTime": now,
-            "LastModifiedTime": now,
-        }
-        if params.get("Cors"):
-            config["Cors"] = params["Cors"]
-        self._set_url(function, qualifier, config)
-        return {name: value for name, value in config.items() if name != "LastModifiedTime"}
-
-    def do_update_function_url_config(self, params: Json, context: CallContext) -> Json:
-        """UpdateFunctionUrlConfig."""
-        function, qualifier = self._qualified(params, "")
-        config = {**self._url_config(function, qualifier), "LastModifiedTime": _stamp(time.time())}
-        for key in ("AuthType", "InvokeMode", "Cors"):
-            if params.get(key) is not None:
-                config[key] = params[key]
-        self.functions.make_url(function.name, qualifier, config.get("Cors"))
-        return self._set_url(function, qualifier, config)
-
-    def _set_url(self, function: Function, qualifier: str, config: Json) -> Json:
-        if config["InvokeMode"] != "BUFFERED":
-            raise NotEmulated("the RESPONSE_STREAM mode of function URLs")
-        function.url_configs[qualifier] = config
-        self._kept(function)
-        return config
-
-    def do_get_function_url_config(self, params: Json, context: CallContext) -> Json:
-        """GetFunctionUrlConfig."""
-        function, qualifier = self._qualified(params, "")
-        return self._url_config(function, qualifier)
-
-    def do_delete_function_url_config(self, params: Json, context: CallContext) -> Json:
-        """DeleteFunctionUrlConfig."""
-        function, qualifier = self._qualified(params, "")
-        self._url_config(function, qualifier)
-        del function.url_configs[qualifier]
-        self.functions.remove_url(function.name, qualifier)
-        self._kept(function)
-        return {}
-
-    def do_list_function_url_configs(self, params: Json, context: CallContext) -> Json:
-        """ListFunctionUrlConfigs."""
-        function = self._function(params)
-        page, token = _page(sorted(function.url_configs), params)
-        return _listed("FunctionUrlConfigs", [function.url_configs[each] for each in page], token)
-
-    def _url_config(self, function: Function, qualifier: str) -> Json:
-        config = function.url_configs.get(qualifier)
-        if config is None:
-            raise AwsError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
-        return config
-
     # Shapes
-
-    def _function(self, params: Json) -> Function:
-        return self.registry.get(self.registry.name_of(params["FunctionName"]))
-
-    def _version(self, params: Json) -> tuple[Function, Version]:
-        return self.registry.resolve(self.registry.name_of(params["FunctionName"], params.get("Qualifier") or ""))
-
-    def _qualified(self, params: Json, default: str = LATEST) -> tuple[Function, str]:
-        name = self.registry.name_of(params["FunctionName"], params.get("Qualifier") or "")
-        function, _ = self.registry.resolve(name)
-        return function, name.qualifier or default
-
-    def _check_revision(self, revision: str, params: Json) -> None:
-        given = params.get("RevisionId")
-        if given and given != revision:
-            raise AwsError(
-                "PreconditionFailedException",
-                "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to "
-                "retrieve the latest Revision Id", 412, {"Type": "User"},
-            )  # fmt: skip
 
     def _configuration(self, function: Function, version: Version) -> Json:
         spec = version.spec
@@ -665,7 +384,7 @@ class LambdaApi:
             "Description": spec.description,
             "Timeout": spec.timeout_s,
             "MemorySize": spec.memory_mb,
-            "LastModified": _stamp(version.modified),
+            "LastModified": stamp(version.modified),
             "CodeSha256": version.code_sha256,
             "Version": spec.version,
             "TracingConfig": {"Mode": spec.tracing},
@@ -757,25 +476,5 @@ def _client_context(text: str) -> bytes | None:
     return decoded
 
 
-def _page(keys: list[str], params: Json) -> tuple[list[str], str | None]:
-    return paginate(
-        keys, params.get("Marker"), params.get("MaxItems"), code="InvalidParameterValueException", default=50
-    )
-
-
-def _listed(name: str, items: list[Json], token: str | None) -> Json:
-    return {name: items, "NextMarker": token} if token else {name: items}
-
-
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
-
-
 def _invalid(message: str) -> AwsError:
     return AwsError("InvalidParameterValueException", message, 400, {"Type": "User"})
-
-
-def _principal(principal: str) -> Any:
-    if principal == "*":
-        return principal
-    return {"Service": principal} if principal.endswith(".amazonaws.com") else {"AWS": principal}

@@ -63,7 +63,8 @@ ROWS: list[tuple[str, str, str]] = [
         "yes",
         "retries, bisection, age, parallel lanes, filters, checkpoints",
     ),
-    ("Tumbling windows; Kafka, MQ, DocumentDB as event sources", "no", "refused"),
+    ("Tumbling windows", "partly", "a restart begins the open window anew; not together with parallel lanes"),
+    ("Event sources: Kafka, MQ, DocumentDB", "no", "refused"),
     ("Extensions and Telemetry API", "no", "the Runtime API answers 404 and says so in the log"),
     ("Code signing, capacity providers, durable executions, recursion loop control", "no", "refused"),
 ]

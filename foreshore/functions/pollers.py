@@ -19,6 +19,7 @@ from foreshore.functions import batches
 from foreshore.functions.async_invokes import deliver
 from foreshore.functions.batches import Source
 from foreshore.functions.invocations import new_uuid
+from foreshore.functions.windows import Window
 from foreshore.seams import InvokeResult
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ class Poller:
         """Read until cancelled."""
         raise NotImplementedError
 
-    async def call(self, records: Sequence[Record]) -> tuple[InvokeResult | None, str]:
+    async def call(
+        self, records: Sequence[Record], envelope: dict[str, Any] | None = None
+    ) -> tuple[InvokeResult | None, str]:
         """Invoke the function; the result, or None and a word when it could not run at all."""
-        payload = orjson.dumps({"Records": list(records)})
+        payload = orjson.dumps({"Records": list(records), **(envelope or {})})
         try:
             result = await self.functions.invoke(self.source.function, payload)
         except AwsError as error:
@@ -185,6 +188,7 @@ class StreamPoller(Poller):
         super().__init__(functions, source, time_scale)
         self._service = "kinesis" if source.kind == "kinesis" else "dynamodbstreams"
         self._shards: dict[str, asyncio.Task[None]] = {}
+        self._windows: dict[str, Window] = {}
 
     async def poll(self) -> None:
         """Find the shards, new ones too, and read each."""
@@ -253,6 +257,9 @@ class StreamPoller(Poller):
             if held and (time.monotonic() >= ends or iterator is None):
                 batch, held = held, []
                 await self._process(shard, batch)
+            window = self._windows.get(shard)
+            if window is not None and not new and not held and window.is_over(time.time()):
+                await self._close_window(shard, window)
             if not new:
                 await asyncio.sleep(min(IDLE_WAIT_S, max(ends - time.monotonic(), 0.01)) if held else IDLE_WAIT_S)
 
@@ -272,11 +279,41 @@ class StreamPoller(Poller):
     async def _process(self, shard: str, batch: list[Record]) -> None:
         """A batch to its end, in parallel lanes; then its last record is the checkpoint."""
         wanted = [record for record in batch if batches.passes(self.source, record)]
+        if self.source.tumbling_s:
+            await self._process_windowed(shard, wanted)
+            return
         lanes: dict[int, list[Record]] = {}
         for record in wanted:
             lanes.setdefault(batches.lane_of(record, self.source.parallelization), []).append(record)
         await asyncio.gather(*(self._finish(shard, lane, 0) for lane in lanes.values()))
         self.functions.store.set_checkpoint(self.source.uuid, shard, batches.sequence_of(batch[-1]))
+
+    async def _process_windowed(self, shard: str, records: list[Record]) -> None:
+        """Give each record to its window. A window is checkpointed as a whole: its state lives in memory only."""
+        window = self._windows.setdefault(shard, Window(self.source.tumbling_s * self.time_scale))
+        for start, run in window.split(records):
+            if window.start is not None and start != window.start:
+                await self._close_window(shard, window)
+            window.start = start
+            await self._finish(shard, run, 0)
+            window.last = batches.sequence_of(run[-1])
+
+    async def _close_window(self, shard: str, window: Window, *, is_early: bool = False) -> None:
+        """The last call of a window has its state and no records."""
+        retried = 0
+        while True:
+            envelope = window.envelope(shard, self.source.source_arn, is_final=True, is_early=is_early)
+            result, _ = await self.call([], envelope)
+            if result is not None and result.function_error is None:
+                break
+            retried += 1
+            if 0 <= self.source.retries < retried:
+                self._warn(f"the end of a window of {shard} was given up")
+                break
+            await self._back_off(retried)
+        if window.last:
+            self.functions.store.set_checkpoint(self.source.uuid, shard, window.last)
+        window.close()
 
     async def _finish(self, shard: str, records: list[Record], retried: int) -> None:
         """Try a batch until it succeeds or is given up; halve it when the mapping bisects."""
@@ -285,10 +322,17 @@ class StreamPoller(Poller):
             records = await self._drop_aged(shard, records, attempts)
             if not records:
                 return
-            result, problem = await self.call(records)
+            window = self._windows.get(shard)
+            envelope = window.envelope(shard, self.source.source_arn, is_final=False) if window is not None else None
+            result, problem = await self.call(records, envelope)
             attempts += 1
             ids = [batches.sequence_of(record) for record in records]
             failed = self.failures(result, ids)
+            has_answer = window is not None and result is not None and result.function_error is None
+            if has_answer and window is not None and result is not None and not window.take(result.payload):
+                start = window.start
+                await self._close_window(shard, window, is_early=True)
+                window.start = start
             if failed == []:
                 return
             if problem == "TooManyRequestsException":

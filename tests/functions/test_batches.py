@@ -37,7 +37,16 @@ def test_defaults_are_awss():
         ({"EventSourceArn": QUEUE + ".fifo", "BatchSize": 11, "MaximumBatchingWindowInSeconds": 1}, AwsError),
         ({"EventSourceArn": STREAM}, AwsError),
         ({"EventSourceArn": "arn:aws:kafka:us-east-1:000000000000:cluster/c"}, NotEmulated),
-        ({"EventSourceArn": STREAM, "StartingPosition": "LATEST", "TumblingWindowInSeconds": 5}, NotEmulated),
+        ({"TumblingWindowInSeconds": 5}, AwsError),
+        (
+            {
+                "EventSourceArn": STREAM,
+                "StartingPosition": "LATEST",
+                "TumblingWindowInSeconds": 5,
+                "ParallelizationFactor": 2,
+            },
+            NotEmulated,
+        ),
         ({"FilterCriteria": {"Filters": [{"Pattern": "{oops"}]}}, AwsError),
         ({"FilterCriteria": {"Filters": [{"Pattern": '{"a": [{"near": 1}]}'}]}}, AwsError),
     ],

@@ -168,6 +168,34 @@ def test_a_checkpoint_outlives_the_mapping_of_a_template(world):
     assert world.seen() == [["a"], ["b"]]
 
 
+WINDOWED = """
+import base64, json, os
+
+def handler(event, context):
+    state = event["state"]
+    for record in event["Records"]:
+        state["count"] = state.get("count", 0) + 1
+    if event["isFinalInvokeForWindow"]:
+        with open(os.environ["OUT"], "a") as file:
+            file.write(json.dumps([state.get("count"), sorted(event["window"]), event["shardId"]]) + "\\n")
+    return {"state": state}
+"""
+
+
+def test_a_tumbling_window_keeps_its_state(world, package):
+    kinesis, arn = stream(world)
+    world.create()
+    world.boto3("lambda").update_function_code(FunctionName="fn", ZipFile=package({"app.py": WINDOWED}))
+    # 100 s at a hundredth of AWS's pace.
+    world.boto3("lambda").create_event_source_mapping(
+        EventSourceArn=arn, FunctionName="fn", StartingPosition="TRIM_HORIZON", TumblingWindowInSeconds=100, BatchSize=2
+    )
+    put(kinesis, world, *"abcde")
+    world.wait_for(lambda: sum(count for count, _, _ in world.seen()) == 5)
+    assert {(tuple(keys), shard) for _, keys, shard in world.seen()} == {(("end", "start"), "shardId-000000000000")}
+    assert len(world.seen()) <= 2
+
+
 def test_a_tables_changes(world):
     dynamodb = world.boto3("dynamodb")
     table = dynamodb.create_table(
