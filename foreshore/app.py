@@ -60,6 +60,8 @@ class Options:
     recipes: Path | None = None
     mqtt_profile: Literal["aws", "standard"] = "aws"
     rate_limits: bool = True
+    check_roles: bool = False
+    strict_live: bool = False
     runtime_client: Literal["thin", "awslambdaric"] = "thin"
     core_profile: Literal["classic", "lite"] = "classic"
 
@@ -258,7 +260,8 @@ class App:
             span=self.recorder.span, log=self.recorder.log,
             invoke=self.functions.invoke if self.functions is not None else None,
             backend_url=lambda: str(self.endpoints["aws"]), mqtt_profile=self.options.mqtt_profile,
-            rate_limits=self.options.rate_limits,
+            rate_limits=self.options.rate_limits, check_roles=self.options.check_roles,
+            strict_live=self.options.strict_live,
         )  # fmt: skip
         self._stops.append(self.iot.stop)
         host, ports = self.options.host, {name: self.ports.take(name) for name in ("mqtt", "mqtts", "https")}

@@ -34,6 +34,8 @@ def edge_options(function: Callable[..., Any]) -> Callable[..., Any]:
         option("--mqtt", "mqtt_profile", type=click.Choice(["aws", "standard"]), default="aws", show_default=True,
                help="AWS's MQTT rules, or the standard's."),
         option("--no-rate-limits", is_flag=True, help="Lift AWS's limits on message and connection rates."),
+        option("--check-roles", is_flag=True, help="Ask roles and resource policies before a rule acts."),
+        option("--strict-live", is_flag=True, help="Refuse rule SQL that the live service was seen to refuse."),
         option("--runtime-client", type=click.Choice(["thin", "awslambdaric"]), default="thin", show_default=True,
                help="What speaks the Lambda Runtime API in a worker."),
         option("--core-profile", type=click.Choice(["classic", "lite"]), default="classic", show_default=True,
@@ -58,7 +60,8 @@ def options_of(folder: str, values: dict[str, Any]) -> Options:
         port_base=values["port_base"], only=only, backend=values["backend"],
         ephemeral=values["ephemeral"], templates=tuple(map(Path, values["templates"])),
         recipes=Path(values["recipes"]) if values["recipes"] else None, mqtt_profile=values["mqtt_profile"],
-        rate_limits=not values["no_rate_limits"], runtime_client=values["runtime_client"],
+        rate_limits=not values["no_rate_limits"], check_roles=values["check_roles"], strict_live=values["strict_live"],
+        runtime_client=values["runtime_client"],
         core_profile=values["core_profile"],
     )  # fmt: skip
 

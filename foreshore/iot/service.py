@@ -73,6 +73,7 @@ class IotCore:
 
     `state` holds `iot.db`, `certs` the CA and the server's certificate. `backend_url` gives the HTTP base of the AWS
     endpoint, for rule actions. `mqtt_profile` is "aws" or "standard"; without `rate_limits` quotas on rates are off.
+    `check_roles` asks roles and resource policies before a rule acts; `strict_live` refuses SQL that AWS was seen to.
     """
 
     def __init__(
@@ -88,12 +89,16 @@ class IotCore:
         backend_url: Callable[[], str],
         mqtt_profile: Profile = "aws",
         rate_limits: bool = True,
+        check_roles: bool = False,
+        strict_live: bool = False,
     ) -> None:
         self.arns = Arns(region, account)
         self.host = "127.0.0.1"
         self.mqtt_port = self.mqtts_port = self.https_port = 0
         self._log = log
         self._invoke = invoke
+        self._check_roles = check_roles
+        self._strict_live = strict_live
         self.database = open_database(state / "iot.db")
         self.authority = Authority(certs, region=region, now=datetime.now(UTC))
         self.ground = Ground(self.database, self.arns, time.time, lambda: str(uuid.uuid4()))
@@ -157,6 +162,8 @@ class IotCore:
             span=span,
             log=log,
             things=_Things(self),
+            check_roles=self._check_roles,
+            strict_live=self._strict_live,
         )
         self.rules = TopicRules(self.ground, self.tags, self.engine, compile_sql)
         self.rules.restore()
