@@ -156,7 +156,7 @@ async def _watch(
     code = child.process.returncode or 0
     if readers:
         # A grandchild may hold the pipe open; what the child itself wrote is already in it.
-        await asyncio.wait(readers, timeout=0.05 if leaves_daemons else 0.5)
+        await asyncio.wait(readers, timeout=0.1 if leaves_daemons else 0.5)
     if not leaves_daemons:
         for reader in readers:
             reader.cancel()

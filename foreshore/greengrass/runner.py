@@ -237,7 +237,7 @@ class Runner:
             else:
                 ended.append(code)
 
-        child = await self._spawn(step, environment, on_exit, leaves_daemons=name == "startup")
+        child = await self._spawn(step, environment, on_exit, leaves_daemons=name in ("startup", "run"))
         self.children.append(child)
         started = True
         if ended:

@@ -22,6 +22,14 @@ from foreshore.seams import LogLine, Span
 SLEEP = "exec sleep 600"
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Bench:
     """A supervisor over a temporary root, and what it emitted."""
 

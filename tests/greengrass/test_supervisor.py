@@ -12,7 +12,7 @@ import pytest
 from foreshore.errors import UserError
 from foreshore.greengrass.components import ComponentNotFound
 from foreshore.greengrass.lifecycle import State
-from tests.greengrass.supervisor_bench import SLEEP, Bench, run
+from tests.greengrass.supervisor_bench import SLEEP, Bench, is_alive, run
 
 
 def test_a_recipe_becomes_a_running_process_with_awss_environment(tmp_path: Path) -> None:
@@ -241,7 +241,20 @@ def test_daemons_of_a_startup_step_are_heard_and_ended(tmp_path: Path) -> None:
         await bench.supervisor.stop_component("app")
         await bench.until(lambda: bench.state("app") == "FINISHED")
         await bench.until(lambda: "stdout. daemon-down" in bench.text("app"))
-        with pytest.raises(ProcessLookupError):
-            os.kill(forked, 0)
+        assert not is_alive(forked)
+
+    run(tmp_path, work)
+
+
+def test_a_dead_leader_is_seen_though_its_children_live(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("app", run="sleep 600 & echo child $!; wait")
+        await bench.deploy(app="1.0.0")
+        await bench.until(lambda: "stdout. child" in bench.text("app"))
+        first = bench.pid("app")
+        orphan = int(bench.text("app").partition("stdout. child ")[2].partition(".")[0])
+        os.kill(first, signal.SIGKILL)
+        await bench.until(lambda: bench.state("app") == "RUNNING" and bench.pid("app") not in (0, first))
+        assert not is_alive(orphan)
 
     run(tmp_path, work)
