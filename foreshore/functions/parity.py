@@ -65,6 +65,7 @@ ROWS: list[tuple[str, str, str]] = [
     ),
     ("Tumbling windows", "partly", "a restart begins the open window anew; not together with parallel lanes"),
     ("Event sources: Kafka, MQ, DocumentDB", "no", "refused"),
+    ("Environment variables", "partly", "AWS's, without the X-Ray daemon's address: there is no daemon here"),
     ("Extensions and Telemetry API", "no", "the Runtime API answers 404 and says so in the log"),
     ("Code signing, capacity providers, durable executions, recursion loop control", "no", "refused"),
 ]
