@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import functools
 import mimetypes
@@ -292,13 +293,20 @@ class App:
 
         if self.iot is None:
             raise UserError("a core needs IoT Core", code="only", mend="add iot to --only")
+        streams = self.ports.take("stream_manager")
         core = CoreDevice(
             project=self.project, home=self.home, iot=self.iot, recorder=self.recorder,
             environment=self.client_environment, run_folder=self.run_folder, profile=self.options.core_profile,
+            stream_manager_port=streams,
         )  # fmt: skip
         self.core = core
         self._stops.append(core.stop)
-        await core.start()
+        try:
+            await core.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise taken(streams, "the stream manager", error) from error
         await core.deploy()
         await self._listen("core_mqtts", "the core's local MQTT", lambda port: core.listen(self.options.host, port))
         self.endpoint.mount_admin("greengrass", core.admin)

@@ -16,7 +16,8 @@ from foreshore.http import Request, Response
 def error_response(error: AwsError, request: Request) -> Response:
     """The error in the shape that the client of this request parses."""
     content_type = request.header("content-type")
-    if "x-www-form-urlencoded" in content_type or request.raw_path.startswith("/2020-05-31/"):
+    is_query = "x-www-form-urlencoded" in content_type and b"Action=" in request.body
+    if is_query or request.raw_path.startswith("/2020-05-31/"):
         kind = "Sender" if error.status < 500 else "Receiver"
         body = (
             f'<?xml version="1.0"?><ErrorResponse><Error><Type>{kind}</Type><Code>{escape(error.code)}</Code>'
