@@ -63,6 +63,10 @@ class LambdaApi(Operations):
 
     # Invoke
 
+    async def do_invoke(self, params: Json, context: CallContext) -> Response:
+        """Invoke, when its path is not written as SDKs write it."""
+        return await self._invoke(params["FunctionName"], context.request)
+
     async def _invoke(self, name: str, request: Request) -> Response:
         qualifier = invocation_type = tail = context = trace = x_ray = ""
         for key, value in request.headers:
