@@ -134,7 +134,7 @@ class CoreDevice:
             return
         await asyncio.to_thread(prepare_project, self.project.folder)
         lifecycle: Any = self.core.lifecycle
-        deployment = await lifecycle.deploy_project(self.project.folder)
+        deployment = await lifecycle.deploy_project(self.project.folder, self.project.recipes)
         try:
             status = await asyncio.wait_for(lifecycle.wait(deployment), DEPLOY_SECONDS)
         except TimeoutError as error:
@@ -144,7 +144,9 @@ class CoreDevice:
                 f"the deployment ended {status.status}: {status.failure_cause}", code="deployment",
                 where=str(self.project.recipes), mend="see `foreshore logs` and `foreshore check`",
             )  # fmt: skip
-        watcher = Watcher(lifecycle, self.project.folder, lambda level, text: self.say(text, level))
+        watcher = Watcher(
+            lifecycle, self.project.folder, lambda level, text: self.say(text, level), recipes=self.project.recipes
+        )
         self._stops.append(watcher.stop)
         await watcher.start()
 

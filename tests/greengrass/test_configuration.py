@@ -1,9 +1,9 @@
 """Component configuration: timestamps, merge, reset, defaults, rollback, watchers, the journal."""
 
-import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = self.folder / f"{id(self)}-{random.getrandbits(64)}.db"
+        self.path = Path(tempfile.mkdtemp(dir=self.folder)) / "config.db"
         self.clock = 10
         self.changes: list[Change] = []
         self.reopen()
