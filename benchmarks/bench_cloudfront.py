@@ -18,14 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from foreshore.http import Request, Response, Server
 
+T = TypeVar("T")
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -50,9 +52,8 @@ class Load(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(self._request)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -171,11 +172,20 @@ async def serve(port: int, origin: int, trace: bool) -> None:
         await asyncio.Event().wait()
 
 
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop where it installs, so that the load costs little."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
 def measure(name: str, port: int, pid: int, arguments: argparse.Namespace) -> float:
     """Warm up, measure, print; give microseconds of CPU a request."""
-    asyncio.run(drive(port, 2000, arguments.connections, arguments.size))
+    _run(drive(port, 2000, arguments.connections, arguments.size))
     before = cpu(pid)
-    seconds = asyncio.run(drive(port, arguments.requests, arguments.connections, arguments.size))
+    seconds = _run(drive(port, arguments.requests, arguments.connections, arguments.size))
     each = (cpu(pid) - before) / arguments.requests * 1e6
     print(f"{name:28} {each:7.1f} us CPU a request  {arguments.requests / seconds:9.0f} requests/s")
     return each
@@ -210,19 +220,14 @@ def _all(origin: int, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=40_000)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--origin", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        try:
-            import uvloop
-
-            uvloop.run(serve(arguments.serve, arguments.origin, arguments.trace))
-        except ImportError:
-            asyncio.run(serve(arguments.serve, arguments.origin, arguments.trace))
+        _run(serve(arguments.serve, arguments.origin, arguments.trace))
         return
     asyncio.run(with_origin(arguments))
 

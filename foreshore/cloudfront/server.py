@@ -49,6 +49,8 @@ _LONG_WAY = frozenset(
     (b"range", b"if-none-match", b"if-modified-since", b"if-range", b"expect", b"upgrade", b"x-amzn-trace-id")
 )
 _random = random.Random(os.urandom(16))
+# Neither the trace id (the upper 128 bits) nor the span id may be zero (W3C Trace Context, section 3.2.2).
+_NOT_ZERO = 1 << 64 | 1
 
 
 class RequestIds:
@@ -245,7 +247,7 @@ class Distribution:
             self.pipeline.store.get(fast.key)
         self.requests += 1
         self.hits += 1
-        ids = f"{_random.getrandbits(192) | 1 << 64 | 1:048x}"
+        ids = (_random.getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
         trace_id, parent = _trace_of(trace.decode("latin-1")) if trace else (ids[:32], "")
         head = b"%s%s\r\nAge: %d\r\n\r\n" % (fast.head, self._ids.next(), now - entry.stored)
         duration = time.time_ns() - begun
