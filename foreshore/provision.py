@@ -181,6 +181,28 @@ async def _make_alias(rooms: Rooms, stack: Stack, logical_id: str, properties: d
         rooms.functions.put_alias(name, str(properties["Name"]), str(properties["FunctionVersion"]))
 
 
+def _url_identity(stack: Stack, logical_id: str, name: Json) -> dict[str, Json]:
+    """Known beforehand: the URL's id follows from the ARN of the function or alias it is of."""
+    from foreshore.functions.service import url_id_of
+
+    properties = stack.template["Resources"][logical_id]["Properties"]
+    target = properties["TargetFunctionArn"]
+    reference = target.get("Ref") if isinstance(target, dict) else None
+    known = stack.identities.get(reference or "", {})
+    arn = str(known.get("Arn") or known.get("Ref") or target)
+    if properties.get("Qualifier"):
+        arn = f"{arn}:{properties['Qualifier']}"
+    return {"Ref": arn, "FunctionArn": arn, "FunctionUrl": f"https://{url_id_of(arn)}.lambda-url.{stack.region}.on.aws/"}
+
+
+async def _make_url(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
+    if properties.get("InvokeMode") == "RESPONSE_STREAM":
+        raise UserError("response streaming of a function URL is not emulated", code="not-emulated")
+    if rooms.functions is not None:
+        name, _, qualifier = str(stack.identities[logical_id]["Ref"]).split(":function:")[-1].partition(":")
+        rooms.functions.make_url(name, qualifier, properties.get("Cors"))
+
+
 async def _make_event_source(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
     if rooms.functions is not None:
         await rooms.functions.create_event_source_mapping(properties)
@@ -265,6 +287,7 @@ TYPES: dict[str, Type] = {
     "AWS::Lambda::Version": Type(_version_identity, _make_version),
     "AWS::Lambda::Alias": Type(_alias_identity, _make_alias),
     "AWS::Lambda::Permission": Type(_marker, _nothing),
+    "AWS::Lambda::Url": Type(_url_identity, _make_url),
     "AWS::Lambda::EventSourceMapping": Type(_uuid, _make_event_source),
     "AWS::IoT::TopicRule": Type(_named("iot", "rule/", "_"), _make_topic_rule),
     "AWS::ApiGatewayV2::Api": Type(_api_identity, _make_http_api),
