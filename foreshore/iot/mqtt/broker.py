@@ -36,7 +36,8 @@ from foreshore.iot.mqtt.timers import Wheel
 from foreshore.iot.mqtt.topics import has_wildcard, is_filter, is_topic, parse_share
 from foreshore.seams import EmitSpan, Publication, Span, split_traceparent
 
-NO_PARENT = "0" * 16
+SPANS_A_TICK = 500
+"""Spans of their own, a quarter of a second, for messages whose trace nobody continues; the rest share a span."""
 
 
 class Core:
@@ -73,6 +74,8 @@ class Core:
         self.counters: Counter[str] = Counter()
         self.router = Router(hash_matches_parent=limits.hash_matches_parent, may_receive=self._may_receive)
         self.retained_messages = Retained(hash_matches_parent=limits.hash_matches_parent)
+        self._spans_left = SPANS_A_TICK
+        self._bursts: list[Route] = []
         self._last_connect: dict[str, float] = {}
         self._versions: dict[str, int] = {}
 
@@ -466,13 +469,18 @@ class Core:
         """A client's PUBLISH was allowed: retain it, trace it, and give it to everybody."""
         if message.retain:
             self._retain(route.topic, message)
-        if self.span is None and not route.listeners:
+        if not route.is_followed and (self.span is None or (self._spans_left <= 0 and not properties)):
+            if self.span is not None:
+                if not route.burst:
+                    self._bursts.append(route)
+                route.burst += 1
             self.distribute(route, message)
             return
+        self._spans_left -= 1
         start = self.wall_ns()
         given = split_traceparent(trace_of(properties))
         trace_id, span_id = self.new_ids()
-        parent = NO_PARENT
+        parent = ""
         if given is not None:
             trace_id, parent = given
         message.traceparent = f"00-{trace_id}-{span_id}-01"
@@ -483,10 +491,21 @@ class Core:
             attributes = connection.span_attributes if connection else None
             self.span(
                 Span(
-                    trace_id, span_id, parent if given else "", "iot", route.span_name, start, self.wall_ns() - start,
+                    trace_id, span_id, parent, "iot", route.span_name, start, self.wall_ns() - start,
                     True, attributes,
                 )
             )  # fmt: skip
+
+    def settle_spans(self) -> None:
+        """Once a tick: write the spans that bursts share (attribute `messages`: how many) and begin to count anew."""
+        self._spans_left = SPANS_A_TICK
+        bursts, self._bursts = self._bursts, []
+        for route in bursts:
+            trace_id, span_id = self.new_ids()
+            count, route.burst = route.burst, 0
+            if self.span is not None:
+                now = self.wall_ns()
+                self.span(Span(trace_id, span_id, "", "iot", route.span_name, now, 0, True, {"messages": count}))
 
     def _publication(
         self,

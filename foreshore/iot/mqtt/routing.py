@@ -32,10 +32,14 @@ class Route:
     """One topic: its subscriptions (one a session), its share groups and its listeners. `stale` means: rebuild me.
 
     `field` is the topic with its two-byte length, `span_name` the name of its spans; `retained_s` the second in which
-    a retained message was last written.
+    a retained message was last written. `is_followed` tells whether somebody continues the trace of its messages
+    (a listener, a core's link); `burst` counts messages that share the route's next span.
     """
 
-    __slots__ = ("field", "groups", "listeners", "retained_s", "span_name", "stale", "subscriptions", "topic")
+    __slots__ = (
+        "burst", "field", "groups", "is_followed", "listeners", "retained_s", "span_name", "stale", "subscriptions",
+        "topic",
+    )  # fmt: skip
 
     def __init__(self, topic: str) -> None:
         raw = topic.encode()
@@ -47,6 +51,8 @@ class Route:
         self.groups: list[list[Subscription]] = []
         self.listeners: list[Listener] = []
         self.retained_s = -1e9
+        self.is_followed = False
+        self.burst = 0
 
 
 class Router:
@@ -100,6 +106,10 @@ class Router:
         route.subscriptions = list(merged.values())
         route.groups = list(groups.values())
         route.listeners = [handle.callback for handle in self._listeners.match(topic)]
+        members = [*route.subscriptions, *(one for group in route.groups for one in group)]
+        route.is_followed = bool(route.listeners) or any(
+            getattr(one.session.identity, "wants_trace", False) for one in members
+        )
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription."""

@@ -316,6 +316,7 @@ class Broker(Core):
         """Let the timers run up to the clock's present."""
         self.now = self._clock()
         self.wheel.advance(self.now)
+        self.settle_spans()
         if self.dirty or self.closing or (self.store is not None and self.store.is_pending):
             self.wake()
 
