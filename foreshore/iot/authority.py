@@ -215,10 +215,12 @@ class Authority:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
 
-    def issue(self, now: datetime, *, common_name: str = "AWS IoT Certificate") -> Issued:
-        """Make a device's key pair and certificate."""
+    def issue(
+        self, now: datetime, *, common_name: str = "AWS IoT Certificate", until: datetime | None = None
+    ) -> Issued:
+        """Make a device's key pair and certificate; `until` ends its validity before AWS's usual end."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(_name(common_name), key.public_key(), now, DEVICE_YEARS_END, [])
+        certificate = self._sign(_name(common_name), key.public_key(), now, until or DEVICE_YEARS_END, [])
         return Issued(
             certificate_id(der_of(certificate)), pem_of(certificate), _key_pem(key), _public_pem(key.public_key())
         )

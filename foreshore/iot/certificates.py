@@ -126,7 +126,7 @@ class Certificates:
                 pem = certificate.public_bytes(_PEM).decode()
                 document = self.store(pem, identifier, "PENDING_ACTIVATION", caCertificateId=authority["certificateId"])
                 self.on_registered(document)
-                return self.kind.get(identifier)
+                return document  # As it was: the first connection is refused even when it is provisioned by now.
         return None
 
     # Certificates
@@ -150,7 +150,7 @@ class Certificates:
         self.store(issued.certificate, issued.certificate_id, "ACTIVE" if params.get("setAsActive") else "INACTIVE")
         return self._created(issued)
 
-    def register(self, params: Params, context: CallContext) -> Document:
+    def register(self, params: Params, context: CallContext | None) -> Document:
         """RegisterCertificate: the issuer has to be a registered CA."""
         certificate = read_certificate(params["certificatePem"])
         issuer = self._registered_issuer(certificate, params.get("caCertificatePem"))
@@ -185,7 +185,7 @@ class Certificates:
         self.trust(pem)
         return {"certificateArn": self.arn(identifier), "certificateId": identifier}
 
-    def update(self, params: Params, context: CallContext) -> None:
+    def update(self, params: Params, context: CallContext | None) -> None:
         """UpdateCertificate. A REVOKED certificate stays revoked; a transfer's states can't be set by hand."""
         document = self.find(params["certificateId"])
         status = params["newStatus"]

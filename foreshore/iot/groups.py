@@ -303,7 +303,7 @@ class ThingGroups:
         if self.members.remove(name, thing):
             self._membership_changed("REMOVED", name, thing)
 
-    def update_of_thing(self, params: Params, context: CallContext) -> None:
+    def update_of_thing(self, params: Params, context: CallContext | None) -> None:
         """UpdateThingGroupsForThing."""
         thing = params.get("thingName", "")
         self._registry.find(thing)

@@ -37,6 +37,38 @@ ROWS: list[tuple[str, str, str]] = [
         "PENDING_ACTIVATION and the event on $aws/events/certificates/registered/<CA id>; the first connection is "
         "refused, as on AWS.",
     ),
+    (
+        "Provisioning templates, RegisterThing",
+        "partly",
+        "Things, certificates, policies, override settings, device configuration; Ref, Join, Select, Split, Sub, "
+        "FindInMap. Other functions answer NotEmulated. provisioningRoleArn is kept, not asked. A refusal half way "
+        "may leave the thing.",
+    ),
+    (
+        "Fleet provisioning",
+        "yes",
+        "By claim and by trusted user, over MQTT in JSON and CBOR, with pre-provisioning hooks. A trusted user's claim "
+        "lasts 5 minutes and carries a policy ProvisioningClaim-<template> that is listed with the others.",
+    ),
+    (
+        "Just-in-time provisioning",
+        "yes",
+        "By template name or body of the CA; the first connection is refused, as on AWS. The CA has to allow "
+        "automatic registration.",
+    ),
+    (
+        "Shadows",
+        "yes",
+        "Classic and named, MQTT and HTTP. A depth of 8 is accepted where the error page says 6; the thing need not be "
+        "registered.",
+    ),
+    (
+        "Jobs",
+        "partly",
+        "Rollouts, aborts, timeouts, retries, templates, both APIs, events. Not: scheduling windows, documentSource "
+        "from S3, presigned URLs.",
+    ),
+    ("Commands", "no", "NotEmulated."),
     ("Certificate providers, OCSP stapling, custom server certificates", "no", "One local CA signs for all endpoints."),
     (
         "IoT policies",

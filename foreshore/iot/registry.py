@@ -139,7 +139,7 @@ class Registry:
         name = document["thingName"]
         return {**document, "thingArn": self.arn(name), "defaultClientId": name}
 
-    def update(self, params: Params, context: CallContext) -> None:
+    def update(self, params: Params, context: CallContext | None) -> None:
         """UpdateThing."""
         document = self.find(params["thingName"])
         self._check_version(document, params)

@@ -14,7 +14,7 @@ import ssl as ssl_module
 import string
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
+from foreshore.iot.provisioning import Provisioning
 from foreshore.iot.registry import Registry
 from foreshore.iot.registry_events import RegistryEvents
 from foreshore.iot.resources import Resources
@@ -48,7 +49,7 @@ from foreshore.iot.settings import Settings
 from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
-from foreshore.seams import EmitLog, EmitSpan, Invoke, Publication
+from foreshore.seams import EmitLog, EmitSpan, Invoke, LogLine, Publication
 from foreshore.shapes.service_model import Service
 
 MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
@@ -181,6 +182,11 @@ class IotCore:
             time.time,
         )
         self.jobs = Jobs(self.ground, self.tags, self.groups, self.broker, self.settings.events_on)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.provisioning = Provisioning(
+            self.ground, self.tags, self.authority, self.certificates, self.registry, self.policies, self.groups,
+            self.broker, self._invoke, self._spawn,
+        )  # fmt: skip
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
         self.index.shadows_of = self.shadows.documents
@@ -224,6 +230,7 @@ class IotCore:
             self.settings,
             self.authorization,
             self.jobs,
+            self.provisioning,
         ]
 
     def _require(self, identity: Identity, action: str, resource: str) -> None:
@@ -249,8 +256,9 @@ class IotCore:
             raise
 
     def _tick(self) -> None:
-        """Once a second: what jobs have to do in time."""
+        """Once a second: what jobs and provisioning have to do in time."""
         self.jobs.tick()
+        self.provisioning.tick()
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     async def stop(self) -> None:
@@ -259,10 +267,19 @@ class IotCore:
             self._is_running = False
             if self._ticking is not None:
                 self._ticking.cancel()
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._https_server.stop()
             await self.engine.stop()
             await self.broker.stop()
         self.database.close()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run work that waits for a function, until it ends or the service stops. A failure goes to the loop."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def server_context(self) -> ssl_module.SSLContext:
         """A TLS context that asks for a client certificate and accepts what the registry may know.
@@ -433,6 +450,11 @@ class IotCore:
             "certificateRegistrationTimestamp": None,
         }
         self.publish(Publication(f"$aws/events/certificates/registered/{authority}", orjson.dumps(event)))
+        try:
+            self.provisioning.registered(document)
+        except AwsError as error:
+            text = f"just-in-time provisioning of {document['certificateId']} failed: {error.message}"
+            self._log(LogLine(time.time_ns(), "iot", "provisioning", "ERROR", "", text))
 
 
 class DeviceServer(Server):
