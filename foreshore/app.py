@@ -93,6 +93,7 @@ class App:
         self.endpoints: dict[str, Any] = {}
         self.stacks: dict[str, Stack] = {}
         self.timings: dict[str, float] = {}
+        self.notes: list[str] = []
         self.recorder: Recorder
         self.backend: Backend
         self.endpoint: Endpoint
@@ -387,6 +388,8 @@ class App:
                 resolve_origin=self._resolve_origin, span=self.recorder.span, log=self.recorder.log,
             )  # fmt: skip
             self.distributions[logical_id] = distribution
+            for what in _without_effect(made["config"]):
+                self.note(f"distribution {logical_id}: {what} has no effect here")
             self._stops.append(distribution.stop)
             start = functools.partial(distribution.start, host)
             port = await self._listen("distribution", f"the distribution {logical_id}", start)
@@ -470,9 +473,17 @@ class App:
         partial.write_bytes(orjson.dumps(self.endpoints))
         partial.replace(path)
 
-    def log(self, text: str, level: str = "INFO") -> None:
-        """A line of Foreshore's own."""
-        self.recorder.log(LogLine(time.time_ns(), "foreshore", "foreshore", level, "", text))
+    def note(self, text: str) -> None:
+        """Something that is accepted and does less than AWS does: logged, and shown by `foreshore dev`."""
+        self.notes.append(text)
+        self.recorder.log(LogLine(time.time_ns(), "foreshore", "foreshore", "WARN", "", text))
+
+
+def _without_effect(config: dict[str, Any]) -> list[str]:
+    """Settings of a distribution that the local edge takes and does not act on."""
+    names = [name for name in ("WebACLId", "Logging", "Aliases") if config.get(name)]
+    geo = (config.get("Restrictions") or {}).get("GeoRestriction") or {}
+    return names + (["GeoRestriction"] if geo.get("RestrictionType", "none") != "none" else [])
 
 
 def _files_under(folder: Path) -> list[Path]:

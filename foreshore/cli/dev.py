@@ -137,6 +137,8 @@ def show_endpoints(app: App) -> None:
     rows += [(f"distribution {name}", url) for name, url in ends.get("distributions", {}).items()]
     for name, where in rows:
         click.echo(f"{name:<28} {where}")
+    for note in app.notes:
+        click.echo(f"note: {note}")
     click.echo(f"{'console':<28} {ends['console']}")
     click.echo(f"ready in {app.timings['ready']:.2f} s; Ctrl-C stops it")
 
