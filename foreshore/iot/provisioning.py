@@ -315,7 +315,12 @@ class Provisioning:
         name = properties.get("ThingName")
         if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9:_-]{1,128}", name):
             raise invalid("ThingName is missing or not valid.")
-        for group in properties.get("ThingGroups") or ():
+        attributes, groups = properties.get("AttributePayload") or {}, properties.get("ThingGroups") or []
+        if not isinstance(attributes, dict) or not all(isinstance(each, str) for each in attributes.values()):
+            raise invalid("AttributePayload has to be a map of strings.")
+        if not isinstance(groups, list) or not all(isinstance(each, str) for each in groups):
+            raise invalid("ThingGroups has to be a list of strings.")
+        for group in groups:
             self._groups.find(group)
         if name in self._registry.things and "FAIL" in resolved.thing.overrides.values():
             raise AwsError("ResourceConflictsException", f"Thing {name} exists already.", 409)

@@ -84,13 +84,13 @@ def _check_resource(name: str, resource: Json) -> str:
     if not isinstance(resource, dict) or not isinstance(resource.get("Properties", {}), dict):
         raise invalid(f"Resource {name} is malformed.")
     kind = resource.get("Type")
-    if kind not in _MODES:
+    if not isinstance(kind, str) or kind not in _MODES:
         raise NotEmulated(f"resource type {kind} in provisioning templates")
     overrides = resource.get("OverrideSettings") or {}
     known = _MODES[kind]
     if not isinstance(overrides, dict) or any(mode not in known.get(each, ()) for each, mode in overrides.items()):
         raise invalid(f"OverrideSettings of {name} are not valid.")
-    return str(kind)
+    return kind
 
 
 def resolve(body: str, given: dict[str, str]) -> Resolved:

@@ -195,6 +195,10 @@ def test_register_thing_and_versions(edge):
     assert iot.list_thing_principals(thingName="pump_3")["principals"] == [answer["resourceArns"]["cert"]]
     with pytest.raises(iot.exceptions.InvalidRequestException):
         iot.register_thing(templateBody=json.dumps(body), parameters={})
+    for wrong in ({"AttributePayload": {"a": 1}}, {"ThingGroups": "x"}, {"ThingName": "a b"}):
+        thing = {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", **wrong}}
+        with pytest.raises(iot.exceptions.InvalidRequestException):
+            iot.register_thing(templateBody=json.dumps({"Resources": {"thing": thing}}), parameters={})
 
     make_template(iot)
     with pytest.raises(iot.exceptions.ResourceAlreadyExistsException):

@@ -65,6 +65,8 @@ def test_unknown_functions_and_types_are_loud():
         resolve(template({"Fn::Cidr": "x"}), GIVEN)
     with pytest.raises(NotEmulated):
         parse('{"Resources": {"a": {"Type": "AWS::S3::Bucket"}}}')
+    with pytest.raises(NotEmulated):
+        parse('{"Resources": {"a": {"Type": []}}}')
 
 
 @pytest.mark.parametrize(
