@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from foreshore.iot.service import IotCore
 
 HOST = "127.0.0.1"
+MIN_FREE = 16_000_000
 ROOMS = ("iot", "greengrass", "lambda", "cloudfront")
 
 
@@ -114,6 +115,11 @@ class App:
         begun = time.perf_counter()
         try:
             await self._start()
+        except OSError as error:
+            await self.stop()
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise self._unusable(str(error.strerror)) from error
+            raise
         except BaseException:
             await self.stop()
             raise
@@ -184,11 +190,17 @@ class App:
             self.state.mkdir(mode=0o700, exist_ok=True)
             self._lock_folder()
         except OSError as error:
-            raise UserError(
-                f"can't keep state: {error.strerror}", code="state-unusable", where=str(self.home),
-                mend="free some space, make the folder writable, or choose another with -C DIR",
-            ) from error  # fmt: skip
+            raise self._unusable(str(error.strerror)) from error
+        free = shutil.disk_usage(self.home).free
+        if free < MIN_FREE:
+            raise self._unusable(f"the disk is full ({free / 1e6:.1f} MB free, {MIN_FREE / 1e6:.0f} MB needed)")
         reap_strays(self.run_folder)
+
+    def _unusable(self, why: str) -> UserError:
+        return UserError(
+            f"can't keep state: {why}", code="state-unusable", where=str(self.home),
+            mend="free some space, make the folder writable, or choose another with -C DIR",
+        )  # fmt: skip
 
     def _lock_folder(self) -> None:
         if self._lock is not None:

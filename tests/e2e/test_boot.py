@@ -111,6 +111,21 @@ def test_a_folder_that_takes_no_state(tmp_path):
     assert "can't keep state" in done.stderr
 
 
+def test_a_full_disk(tmp_path):
+    """A disk of 4 MB, where the machine lets us mount one."""
+    argv = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)]
+    mounted = subprocess.run(argv, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"can't mount a small disk: {mounted.stderr.decode().strip()}")
+    try:
+        done = run(ROOT, "dev", "--port-base", "0", "--home", str(tmp_path / "home"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 2
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 ASK_AND_EXIT = """
 import os, sys, urllib.request
 urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_foreshore/status").close()
