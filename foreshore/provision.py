@@ -192,7 +192,11 @@ def _url_identity(stack: Stack, logical_id: str, name: Json) -> dict[str, Json]:
     arn = str(known.get("Arn") or known.get("Ref") or target)
     if properties.get("Qualifier"):
         arn = f"{arn}:{properties['Qualifier']}"
-    return {"Ref": arn, "FunctionArn": arn, "FunctionUrl": f"https://{url_id_of(arn)}.lambda-url.{stack.region}.on.aws/"}
+    return {
+        "Ref": arn,
+        "FunctionArn": arn,
+        "FunctionUrl": f"https://{url_id_of(arn)}.lambda-url.{stack.region}.on.aws/",
+    }
 
 
 async def _make_url(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
@@ -238,8 +242,11 @@ async def _make_http_api(rooms: Rooms, stack: Stack, logical_id: str, properties
     rooms.apis[logical_id] = api_id
     if rooms.functions is None:
         return
+    body = properties.get("Body") or {}
+    if (body.get("components") or {}).get("securitySchemes") or body.get("security"):
+        raise UserError("authorizers of an HttpApi are not emulated", code="not-emulated")
     routes = []
-    for path, methods in ((properties.get("Body") or {}).get("paths") or {}).items():
+    for path, methods in (body.get("paths") or {}).items():
         for method, operation in methods.items():
             if method in ("parameters", "x-amazon-apigateway-cors") or not isinstance(operation, dict):
                 continue
@@ -251,8 +258,13 @@ async def _make_http_api(rooms: Rooms, stack: Stack, logical_id: str, properties
                 )
             verb = "ANY" if method == "x-amazon-apigateway-any-method" else method.upper()
             routes.append((verb, path, found[1], str(integration.get("payloadFormatVersion", "2.0"))))
-    cors = properties.get("CorsConfiguration") or (properties.get("Body") or {}).get("x-amazon-apigateway-cors")
+    cors = properties.get("CorsConfiguration") or body.get("x-amazon-apigateway-cors")
     rooms.functions.add_http_api(logical_id, api_id, routes, cors=cors)
+
+
+async def _make_stage(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
+    if properties.get("StageVariables"):
+        raise UserError("stage variables are not emulated", code="not-emulated")
 
 
 async def _make_distribution(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
@@ -291,7 +303,7 @@ TYPES: dict[str, Type] = {
     "AWS::Lambda::EventSourceMapping": Type(_uuid, _make_event_source),
     "AWS::IoT::TopicRule": Type(_named("iot", "rule/", "_"), _make_topic_rule),
     "AWS::ApiGatewayV2::Api": Type(_api_identity, _make_http_api),
-    "AWS::ApiGatewayV2::Stage": Type(_stage_identity, _nothing),
+    "AWS::ApiGatewayV2::Stage": Type(_stage_identity, _make_stage),
     "AWS::CloudFront::Distribution": Type(_distribution_identity, _make_distribution),
     "AWS::CloudFront::CachePolicy": Type(_uuid, _make_edge_policy),
     "AWS::CloudFront::OriginRequestPolicy": Type(_uuid, _make_edge_policy),

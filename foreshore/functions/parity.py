@@ -31,7 +31,7 @@ ROWS: list[tuple[str, str, str]] = [
         "partly",
         "over this machine's limit (64 environments) invocations wait, never refused",
     ),
-    ("Provisioned concurrency", "no", ""),
+    ("Provisioned concurrency", "no", "NotEmulated"),
     (
         "Invoke: RequestResponse, Event, DryRun, qualifiers, client context",
         "yes",
@@ -55,7 +55,11 @@ ROWS: list[tuple[str, str, str]] = [
         "yes",
         "Lambda proxy integrations; the 30 s limit is kept",
     ),
-    ("HTTP APIs: authorizers, custom domains, stage variables, other integrations", "no", ""),
+    (
+        "HTTP APIs: authorizers, custom domains, stage variables, other integrations",
+        "no",
+        "a template that has them is refused",
+    ),
     ("REST APIs (API Gateway v1), WebSocket APIs", "no", "refused"),
     ("Event sources: SQS", "yes", "batches, windows, filters, partial failures; a FIFO queue runs one batch at a time"),
     (

@@ -123,6 +123,20 @@ def test_a_type_that_nobody_makes_is_an_error(tmp_path):
         asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None))
 
 
+@pytest.mark.parametrize(
+    ("kind", "properties", "words"),
+    [
+        ("AWS::ApiGatewayV2::Stage", {"StageName": "s", "StageVariables": {"a": "b"}}, "stage variables"),
+        ("AWS::Lambda::Url", {"TargetFunctionArn": "arn:f", "InvokeMode": "RESPONSE_STREAM"}, "streaming"),
+    ],
+)
+def test_settings_without_effect_are_refused(tmp_path, kind, properties, words):
+    template = {"Resources": {"R": {"Type": kind, "Properties": properties}}}
+    stack = Stack("app", tmp_path / "template.yaml", template, "us-east-1", "000000000000")
+    with pytest.raises(UserError, match=words):
+        asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None))
+
+
 def test_circles_are_refused(tmp_path):
     policy = {"Type": "AWS::CloudFront::CachePolicy"}
     template = {"Resources": {"A": {**policy, "DependsOn": "B"}, "B": {**policy, "DependsOn": ["A"]}}}
