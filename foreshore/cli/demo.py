@@ -24,7 +24,9 @@ import click
 
 from foreshore.cli.simulate import replay
 from foreshore.errors import UserError
+from foreshore.seams import LogLine
 from foreshore.simulate.ledger import Counts, checks, compare, rows
+from foreshore.traces.store import TraceReader
 
 SETTLE_SECONDS = 60.0
 MARGIN_ROWS = 5
@@ -339,6 +341,11 @@ class Run:
         for name, one in status["functions"].items():
             if one["errors"]:
                 click.echo(f"  function {name} failed {one['errors']} times: see `foreshore logs --source {name}`")
-        for name, number in status["core"].get("restarts", {}).items():
-            if number:
-                click.echo(f"  component {name} was restarted {number} times: what it held in memory is lost")
+        for line in self._deaths():
+            click.echo(f"  {line.source}: {line.text}; what it held in memory is lost")
+
+    def _deaths(self) -> list[LogLine]:
+        """What the core logged of components that failed."""
+        path = self.home / "state" / "traces.db"
+        with contextlib.closing(TraceReader(path)) as reader:
+            return [line for _, line in reader.logs(limit=1_000_000) if "-> ERRORED" in line.text][:10]

@@ -15,7 +15,8 @@ TARGET = Path(__file__).parents[2] / "docs" / "guide" / "cli.md"
 def reference() -> str:
     """Every command's `--help`, as Markdown."""
     parts = ["# Command reference", "", "Generated from the commands' own help by `make docs`.", ""]
-    root = click.Context(foreshore, info_name="foreshore", terminal_width=100)
+    # A context made by hand does not take the group's own settings.
+    root = click.Context(foreshore, info_name="foreshore", terminal_width=100, **foreshore.context_settings)
     parts += ["```", foreshore.get_help(root), "```", ""]
     for verb in VERBS:
         found = foreshore.get_command(root, verb)
