@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -31,7 +31,7 @@ from foreshore.cloud.stack import Stack
 from foreshore.errors import UserError
 from foreshore.http import Request, Response
 from foreshore.ports import Ports, taken
-from foreshore.project import Project
+from foreshore.project import CoreProfile, CoreSettings, Project
 from foreshore.provision import Provisioner, Rooms
 from foreshore.seams import LogLine
 from foreshore.traces.recorder import Recorder
@@ -65,7 +65,8 @@ class Options:
     check_roles: bool = False
     strict_live: bool = False
     runtime_client: Literal["thin", "awslambdaric"] = "thin"
-    core_profile: Literal["classic", "lite"] = "classic"
+    core_profile: CoreProfile = "classic"
+    cores: tuple[str, ...] = ()
 
 
 class Surface(Protocol):
@@ -85,7 +86,7 @@ class App:
 
     def __init__(self, options: Options, console: MakeSurface | None = None) -> None:
         self.options = options
-        self.project = Project.read(options.folder, options.templates, options.recipes)
+        self.project = Project.read(options.folder, options.templates, options.recipes, options.cores)
         self.ports = Ports(options.port_base)
         self.home = options.home or self.project.home
         self.state = self.home / "state"
@@ -101,7 +102,7 @@ class App:
         self.rooms = Rooms(None, None)
         self.functions: Functions | None = None
         self.iot: IotCore | None = None
-        self.core: CoreDevice | None = None
+        self.cores: dict[str, CoreDevice] = {}
         self.distributions: dict[str, Distribution] = {}
         self._make_console = console
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -146,8 +147,8 @@ class App:
         await self._timed("stacks", self._deploy_stacks())
         await self._timed("uploads", self._upload_sites())
         await self._timed("distributions", self._start_distributions())
-        if "greengrass" in self.options.only and self.project.recipes is not None:
-            await self._timed("core", self._start_core())
+        if "greengrass" in self.options.only and self.project.cores:
+            await self._timed("cores", self._start_cores())
         await self._timed("console", self._start_console())
         self._write_endpoints()
 
@@ -301,29 +302,53 @@ class App:
         assert self.functions is not None
         return self.functions.handle_http_api(target.resource, target.stage, target.path, request)
 
-    async def _start_core(self) -> None:
-        from foreshore.core_device import CoreDevice
+    # Cores
 
+    async def _start_cores(self) -> None:
         if self.iot is None:
             raise UserError("a core needs IoT Core", code="only", mend="add iot to --only")
-        streams = self.ports.take("stream_manager")
+        if self.project.recipes is not None:
+            from foreshore.greengrass.host_artifact import prepare_project
+
+            await asyncio.to_thread(prepare_project, self.project.folder)
+        ports = [(self.ports.take("core_mqtts"), self.ports.take("stream_manager")) for _ in self.project.cores]
+        await self._together(
+            *(self._start_core(self.iot, *each) for each in zip(self.project.cores, ports, strict=True))
+        )
+        self.endpoints["cores"] = {
+            settings.thing: self.cores[settings.thing].describe() for settings in self.project.cores
+        }
+        self.endpoint.mount_admin("greengrass", self._greengrass_admin)
+
+    async def _start_core(self, iot: IotCore, settings: CoreSettings, ports: tuple[int, int]) -> None:
+        from foreshore.core_device import CoreDevice
+
+        mqtts, streams = ports
         core = CoreDevice(
-            project=self.project, home=self.home, iot=self.iot, recorder=self.recorder,
+            project=self.project, settings=settings, home=self.home, iot=iot, recorder=self.recorder,
             environment=self.client_environment, run_folder=self.run_folder, profile=self.options.core_profile,
             stream_manager_port=streams,
         )  # fmt: skip
-        self.core = core
+        self.cores[settings.thing] = core
         self._stops.append(core.stop)
         try:
             await core.start()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise taken(streams, "the stream manager", error) from error
+            raise taken(streams, f"the stream manager of {settings.thing}", error) from error
         await core.deploy()
-        await self._listen("core_mqtts", "the core's local MQTT", lambda port: core.listen(self.options.host, port))
-        self.endpoint.mount_admin("greengrass", core.admin)
-        self.endpoints["cores"] = {self.project.thing: core.describe(self.project.folder)}
+        try:
+            await core.listen(self.options.host, mqtts)
+        except OSError as error:
+            raise taken(mqtts, f"the local MQTT of {settings.thing}", error) from error
+
+    def _greengrass_admin(self, request: Request, target: Target) -> Response | Awaitable[Response]:
+        thing = unquote(target.path.strip("/").partition("/")[0])
+        if thing not in self.cores:
+            known = ", ".join(self.cores)
+            raise UserError(f"there is no core {thing!r} here", code="core-unknown", mend=f"use one of: {known}")
+        return self.cores[thing].admin(request, target)
 
     # Templates
 
@@ -465,8 +490,7 @@ class App:
         if self.iot is not None:
             status["iot"] = self.iot.stats()
             status["rules"] = self.iot.engine.stats()
-        if self.core is not None:
-            status["core"] = self.core.stats()
+        status["cores"] = {thing: core.stats() for thing, core in self.cores.items()}
         status["distributions"] = {name: item.stats() for name, item in self.distributions.items()}
         status["timings"] = self.timings
         status["stacks"] = {name: stack.outputs for name, stack in self.stacks.items()}

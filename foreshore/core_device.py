@@ -20,8 +20,9 @@ from foreshore.core_link import CoreLink
 from foreshore.core_services import CoreSecrets, CoreShadows, credentials
 from foreshore.errors import UserError
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
-from foreshore.greengrass.host_artifact import prepare_project
+from foreshore.greengrass.deployments import read_document
 from foreshore.greengrass.pubsub import LocalMessage
+from foreshore.greengrass.recipe_store import deployment_file
 from foreshore.greengrass.service import Core
 from foreshore.greengrass.stream_manager.service import StreamManager
 from foreshore.greengrass.supervisor import factory
@@ -30,7 +31,7 @@ from foreshore.http import Request, Response
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
 from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.service import IotCore
-from foreshore.project import Project
+from foreshore.project import CoreProfile, CoreSettings, Project
 from foreshore.seams import LogLine, Publication
 from foreshore.traces.recorder import Recorder
 
@@ -71,28 +72,31 @@ class ClientDevices:
 
 
 class CoreDevice:
-    """The core of a project, from certificate to RUNNING components."""
+    """One core of a project, from certificate to RUNNING components."""
 
     def __init__(
         self,
         *,
         project: Project,
+        settings: CoreSettings,
         home: Path,
         iot: IotCore,
         recorder: Recorder,
         environment: Callable[[], dict[str, str]],
         run_folder: Path,
-        profile: Any = "classic",
+        profile: CoreProfile = "classic",
         stream_manager_port: int = 0,
     ) -> None:
         self.project = project
+        self.settings = settings
+        self.thing = settings.thing
         self.iot = iot
         self.recorder = recorder
-        self.root = home / "cores" / project.thing
-        self.certs = home / "certs" / "cores" / project.thing
+        self.root = home / "cores" / self.thing
+        self.certs = home / "certs" / "cores" / self.thing
         self.environment = environment
-        self.run_folder = run_folder / project.thing
-        self.profile = profile
+        self.run_folder = run_folder / self.thing
+        self.profile = settings.profile or profile
         self.core: Core
         self.broker: Broker | None = None
         self.link: CoreLink
@@ -109,15 +113,16 @@ class CoreDevice:
     async def start(self) -> None:
         """Connect, serve the IPC and deploy the project's recipes. Raises UserError for a recipe that can't be."""
         files = self.iot.ensure_thing(
-            self.project.thing, policy_documents={f"{self.project.thing}-core": CORE_POLICY}, certs_folder=self.certs
-        )
-        self.link = CoreLink("127.0.0.1", self.iot.mqtts_port, self.project.thing, files.ca, files.cert, files.key)
+            self.thing, policy_documents={f"{self.thing}-core": CORE_POLICY}, certs_folder=self.certs,
+            groups=self.settings.groups,
+        )  # fmt: skip
+        self.link = CoreLink("127.0.0.1", self.iot.mqtts_port, self.thing, files.ca, files.cert, files.key)
         self._stops.append(self.link.stop)
         await self.link.connect()
         secrets = CoreSecrets(lambda: self.environment()["AWS_ENDPOINT_URL"], self.project.region)
         self._stops.append(secrets.close)
         self.core = Core(
-            root=self.root, thing=self.project.thing, region=self.project.region, account=self.project.account,
+            root=self.root, thing=self.thing, region=self.project.region, account=self.project.account,
             cloud=self.link, shadows=CoreShadows(self.iot.shadows), fetch_secret=secrets.fetch, credentials=credentials,
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
             components=factory(
@@ -130,25 +135,33 @@ class CoreDevice:
 
     async def deploy(self) -> None:
         """Deploy the project's recipes, wait until its components run or one can't, and redeploy what changes."""
-        if self.project.recipes is None:
+        recipes = self.settings.recipes
+        if recipes is None or not self._is_meant(recipes):
             return
-        await asyncio.to_thread(prepare_project, self.project.folder)
         lifecycle: Any = self.core.lifecycle
-        deployment = await lifecycle.deploy_project(self.project.folder, self.project.recipes)
+        deployment = await lifecycle.deploy_project(self.project.folder, recipes)
         try:
             status = await asyncio.wait_for(lifecycle.wait(deployment), DEPLOY_SECONDS)
         except TimeoutError as error:
-            raise UserError("the deployment does not end", code="deployment", where=self.project.thing) from error
+            raise UserError("the deployment does not end", code="deployment", where=self.thing) from error
         if status.status != "SUCCEEDED":
             raise UserError(
                 f"the deployment ended {status.status}: {status.failure_cause}", code="deployment",
-                where=str(self.project.recipes), mend="see `foreshore logs` and `foreshore check`",
+                where=str(recipes), mend="see `foreshore logs` and `foreshore check`",
             )  # fmt: skip
-        watcher = Watcher(
-            lifecycle, self.project.folder, lambda level, text: self.say(text, level), recipes=self.project.recipes
-        )
+        watcher = Watcher(lifecycle, self.project.folder, lambda level, text: self.say(text, level), recipes=recipes)
         self._stops.append(watcher.stop)
         await watcher.start()
+
+    def _is_meant(self, recipes: Path) -> bool:
+        """Whether the folder's deployment document is for this core: where several run, its targetArn chooses."""
+        file = deployment_file(recipes)
+        if file is None or len(self.project.cores) == 1:
+            return True
+        kind, _, name = read_document(file.read_text(errors="replace"), str(file)).group.partition("/")
+        if kind == "thing":
+            return name == self.thing
+        return kind != "thinggroup" or name in self.iot.groups.all_of(self.thing)
 
     async def listen(self, host: str, port: int) -> int:
         """Serve client devices over mutual TLS. Raises OSError when the port is taken."""
@@ -200,7 +213,7 @@ class CoreDevice:
         own = {"PATH": path, "FORESHORE_TRACE": "1", "STREAM_MANAGER_SERVER_PORT": str(self.streams.port)}
         return {**self.environment(), **own}
 
-    def describe(self, folder: Path) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         """The core's part of the ready line."""
         return {
             "root": str(self.root),
@@ -218,13 +231,11 @@ class CoreDevice:
         }
 
     def admin(self, request: Request, target: Target) -> Response | Awaitable[Response]:
-        """`/_foreshore/greengrass/<thing>/…`"""
-        thing, _, rest = target.path.strip("/").partition("/")
-        if thing != self.project.thing:
-            raise UserError(f"no core {thing!r} here", code="core-unknown")
+        """`/_foreshore/greengrass/<thing>/…`, with the thing looked up."""
+        _, _, rest = target.path.strip("/").partition("/")
         request.target = "/" + rest + ("?" + request.query_string if request.query_string else "")
         return self.core.admin(request)
 
     def say(self, text: str, level: str = "INFO") -> None:
         """A log line of the core's."""
-        self.recorder.log(LogLine(time.time_ns(), "greengrass", self.project.thing, level, "", text))
+        self.recorder.log(LogLine(time.time_ns(), "greengrass", self.thing, level, "", text))

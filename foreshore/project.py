@@ -6,6 +6,11 @@ account = "000000000000"
 [core]
 thing = "core-1"                      # the core device that runs recipes/deployment.yaml
 
+[cores.plant-2]                       # or several core devices, a table each, all keys optional
+profile = "lite"                      # the nucleus it behaves as: classic or lite
+groups = ["plants"]                   # thing groups that it is in
+recipes = "recipes"                   # the folder it deploys at the start; "": nothing
+
 [uploads]                             # folders copied into a template's buckets at the start
 SiteBucket = "lambda_edge/site"
 
@@ -15,15 +20,34 @@ Stage = "dev"
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foreshore.errors import UserError
 
 TEMPLATE_NAMES = ("template.yaml", "template.yml", "template.json")
-_KEYS = {"region", "account", "core", "uploads", "parameters"}
+_KEYS = {"region", "account", "core", "cores", "uploads", "parameters"}
+_CORE_KEYS = {"profile", "groups", "recipes"}
+_THING = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
+DEFAULT_CORE = "core-1"
+
+CoreProfile = Literal["classic", "lite"]
+
+
+@dataclass(frozen=True, slots=True)
+class CoreSettings:
+    """One core device of a project.
+
+    `recipes` is deployed at the start (None: the core starts empty); `profile` None is the command line's.
+    """
+
+    thing: str
+    recipes: Path | None = None
+    profile: CoreProfile | None = None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -33,7 +57,7 @@ class Project:
     folder: Path
     region: str = "us-east-1"
     account: str = "000000000000"
-    thing: str = "core-1"
+    cores: tuple[CoreSettings, ...] = ()
     uploads: dict[str, Path] = field(default_factory=dict)
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
     templates: dict[str, Path] = field(default_factory=dict)
@@ -45,13 +69,22 @@ class Project:
         return self.folder / ".foreshore"
 
     @classmethod
-    def read(cls, folder: Path, templates: tuple[Path, ...] = (), recipes: Path | None = None) -> Project:
-        """Read a folder. Raises UserError when a file named is missing or `foreshore.toml` is wrong."""
+    def read(
+        cls,
+        folder: Path,
+        templates: tuple[Path, ...] = (),
+        recipes: Path | None = None,
+        cores: tuple[str, ...] = (),
+    ) -> Project:
+        """Read a folder; `cores` names the core devices in place of those in `foreshore.toml`.
+
+        Raises UserError when a file named is missing or `foreshore.toml` is wrong.
+        """
         folder = folder.resolve()
         if not folder.is_dir():
             raise UserError("no such folder", code="no-project", where=str(folder), mend="name a folder with -C DIR")
         project = cls(folder)
-        project._read_settings()
+        settings = project._read_settings()
         for path in templates:
             if not path.is_file():
                 raise UserError("no such template", code="template", where=str(path))
@@ -62,6 +95,7 @@ class Project:
             raise UserError("no such folder of recipes", code="recipe", where=str(recipes))
         found = recipes or folder / "recipes"
         project.recipes = found.resolve() if found.is_dir() else None
+        project._read_cores(settings, cores)
         return project
 
     def _find_templates(self) -> None:
@@ -71,10 +105,10 @@ class Project:
                     self.templates[_stack_name(place / name, self.folder)] = place / name
                     break
 
-    def _read_settings(self) -> None:
-        path = self.folder / "foreshore.toml"
+    def _read_settings(self) -> dict[str, Any]:
+        path = self._settings_file
         if not path.is_file():
-            return
+            return {}
         try:
             settings = tomllib.loads(path.read_text("utf-8"))
         except tomllib.TOMLDecodeError as error:
@@ -87,7 +121,6 @@ class Project:
             )  # fmt: skip
         self.region = str(settings.get("region", self.region))
         self.account = str(settings.get("account", self.account))
-        self.thing = str(settings.get("core", {}).get("thing", self.thing))
         self.parameters = {str(name): dict(values) for name, values in settings.get("parameters", {}).items()}
         for bucket, source in settings.get("uploads", {}).items():
             self.uploads[bucket] = self.folder / source
@@ -95,6 +128,46 @@ class Project:
                 raise UserError(
                     f"uploads.{bucket} names {source}, which is no folder", code="settings", where=str(path)
                 )
+        return settings
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "foreshore.toml"
+
+    def _read_cores(self, settings: dict[str, Any], named: tuple[str, ...]) -> None:
+        """The core devices: those named, else `[cores.*]`, else that of `[core]`, else one when there are recipes."""
+        tables = settings.get("cores", {})
+        if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+            raise self._wrong("cores must be tables", "write [cores.plant-1]")
+        if "thing" in settings.get("core", {}) and tables:
+            raise self._wrong("both [core] and [cores.*] name core devices", "keep one of them")
+        one = [str(settings["core"].get("thing", DEFAULT_CORE))] if "core" in settings else []
+        one = one or ([DEFAULT_CORE] if self.recipes is not None else [])
+        names = list(dict.fromkeys(named)) or list(tables) or one
+        self.cores = tuple(self._core(name, tables.get(name, {})) for name in names)
+
+    def _core(self, name: str, table: dict[str, Any]) -> CoreSettings:
+        if not _THING.fullmatch(name):
+            raise self._wrong(f"{name!r} is no thing name", "letters, digits, : _ and -, 128 at most")
+        unknown = set(table) - _CORE_KEYS
+        if unknown:
+            known = ", ".join(sorted(_CORE_KEYS))
+            raise self._wrong(f"cores.{name} has unknown settings: {', '.join(sorted(unknown))}", f"known are {known}")
+        profile = table.get("profile")
+        if profile not in (None, "classic", "lite"):
+            raise self._wrong(f"cores.{name}.profile is {profile!r}", "write classic or lite")
+        groups = table.get("groups", [])
+        if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+            raise self._wrong(f"cores.{name}.groups must be a list of thing groups", 'write groups = ["plants"]')
+        recipes = self.recipes
+        if "recipes" in table:
+            recipes = self.folder / str(table["recipes"]) if table["recipes"] else None
+            if recipes is not None and not recipes.is_dir():
+                raise self._wrong(f"cores.{name}.recipes names {table['recipes']}, which is no folder", "name one")
+        return CoreSettings(name, recipes, profile, tuple(groups))
+
+    def _wrong(self, what: str, mend: str) -> UserError:
+        return UserError(what, code="settings", where=str(self._settings_file), mend=mend)
 
 
 def _stack_name(path: Path, folder: Path) -> str:

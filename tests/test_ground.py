@@ -147,7 +147,12 @@ def test_a_project_is_read(tmp_path):
     (tmp_path / "foreshore.toml").write_text("[core]\nthing = 'c'\n[uploads]\nB = 'site'\n[parameters.x]\nA = 1\n")
     project = Project.read(tmp_path)
     assert list(project.templates)[1:] == ["cloud-functions"]
-    assert (project.thing, project.uploads, project.parameters) == ("c", {"B": tmp_path / "site"}, {"x": {"A": 1}})
+    found = (project.cores[0].thing, project.uploads, project.parameters)
+    assert found == (
+        "c",
+        {"B": tmp_path / "site"},
+        {"x": {"A": 1}},
+    )
 
 
 @pytest.mark.parametrize(

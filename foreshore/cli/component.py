@@ -14,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from foreshore.cli.from_lambda import command as from_lambda
-from foreshore.cli.running import endpoints
+from foreshore.cli.running import chosen_core, endpoints
 from foreshore.errors import UserError
 
 NOT_RUNNING = "start it in another terminal: foreshore dev"
@@ -26,13 +26,7 @@ class Edge:
 
     def __init__(self, project: Path, thing: str | None) -> None:
         found = endpoints(str(project))
-        cores = list(found.get("cores") or {})
-        if thing is None and len(cores) != 1:
-            which = ", ".join(cores) or "none"
-            raise UserError(f"which core? There are: {which}", code="which-core", mend="name one with --core THING")
-        self.thing = thing or cores[0]
-        if self.thing not in cores:
-            raise UserError(f"there is no core {self.thing}", code="which-core", mend="use one of: " + ", ".join(cores))
+        self.thing = chosen_core(list(found.get("cores") or {}), thing)
         self._base = f"{found['aws']}/_foreshore/greengrass/{quote(self.thing, safe='')}"
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[bytes, Mapping[str, str]]:

@@ -222,7 +222,7 @@ class Run:
         """Read what the stages inside counted."""
         status = self.status()
         counts = self.counts
-        counts.received_by_core = status["core"]["bridged"]
+        counts.received_by_core = sum(core["bridged"] for core in status["cores"].values())
         counts.windows_seen = len(self.windows)
         counts.window_readings = sum(window["count"] for window in self.windows)
         counts.alerts_seen = len(self.alerts)

@@ -46,3 +46,14 @@ def state_file(folder: str, name: str) -> Path:
             "nothing was recorded here yet", code="no-state", where=str(path), mend="start with `foreshore dev`"
         )
     return path
+
+
+def chosen_core(cores: list[str], thing: str | None) -> str:
+    """The core named, or the only one there is. Raises UserError."""
+    if thing is None and len(cores) != 1:
+        which = ", ".join(cores) or "none"
+        raise UserError(f"which core? There are: {which}", code="which-core", mend="name one with --core THING")
+    chosen = thing or cores[0]
+    if chosen not in cores:
+        raise UserError(f"there is no core {chosen}", code="which-core", mend="use one of: " + ", ".join(cores))
+    return chosen

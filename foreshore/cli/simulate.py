@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from foreshore.cli.running import endpoints
+from foreshore.cli.running import chosen_core, endpoints
 from foreshore.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 @click.argument("scenario", type=click.Path(dir_okay=False))
 @click.option("--to", "target", type=click.Choice(["core", "iot"]), default="core", show_default=True,
               help="A core's local MQTT, or IoT Core.")  # fmt: skip
+@click.option("--core", "thing", metavar="THING", help="Which core, when several run.")
 @click.option("--rate", type=float, help="Readings a second over the whole fleet; 0: as fast as they are taken.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a device.")
 @click.pass_context
-def command(ctx: click.Context, scenario: str, target: str, rate: float | None, as_json: bool) -> None:
+def command(
+    ctx: click.Context, scenario: str, target: str, thing: str | None, rate: float | None, as_json: bool
+) -> None:
     """Replay and report."""
-    reports = replay(ctx.obj["project"], Path(scenario), target, rate, show_progress=not as_json)
+    reports = replay(ctx.obj["project"], Path(scenario), target, rate, show_progress=not as_json, thing=thing)
     failed = False
     for report in reports:
         failed |= bool(report.error)
@@ -50,6 +53,7 @@ def replay(
     show_progress: bool,
     ends: dict[str, Any] | None = None,
     home: Path | None = None,
+    thing: str | None = None,
 ) -> list[Report]:
     """Make the identities, connect and replay; gives a report a device. Raises UserError."""
     from foreshore.simulate.fleet import Fleet
@@ -73,18 +77,21 @@ def replay(
             await registrar.close()
 
     made = asyncio.run(identities())
-    host, port = _listener(ends, target)
+    host, port = _listener(ends, target, thing)
     fleet = Fleet(scenario, host, port, Path(folder).resolve() / ends["ca"], made)
     if not show_progress:
         return fleet.run()
     return _with_progress(fleet)
 
 
-def _listener(ends: dict[str, Any], target: str) -> tuple[str, int]:
+def _listener(ends: dict[str, Any], target: str, thing: str | None) -> tuple[str, int]:
+    cores = ends.get("cores", {})
     if target == "iot":
         where = ends.get("mqtts", "")
+    elif cores:
+        where = cores[chosen_core(list(cores), thing)].get("mqtts", "")
     else:
-        where = next((core.get("mqtts", "") for core in ends.get("cores", {}).values()), "")
+        where = ""
     host, _, port = where.rpartition(":")
     if not port:
         raise UserError(

@@ -158,6 +158,11 @@ class ThingGroups:
         document = {**_properties({}, params.get("thingGroupProperties")), "parent": parent}
         return self._create(params, document)
 
+    def ensure(self, name: str) -> None:
+        """Make a static group of that name unless there is one."""
+        if name not in self.kind:
+            self._create({"thingGroupName": name}, {**_properties({}, None), "parent": None})
+
     def create_dynamic(self, params: Params, context: CallContext) -> Document:
         """CreateDynamicThingGroup."""
         parse_query(params["queryString"])

@@ -14,7 +14,7 @@ import ssl as ssl_module
 import string
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -379,8 +379,15 @@ class IotCore:
         compile_sql(payload["sql"], payload.get("awsIotSqlVersion") or "2015-10-08")
         self.rules.put(name, payload)
 
-    def ensure_thing(self, name: str, *, policy_documents: dict[str, dict[str, Any]], certs_folder: Path) -> ThingFiles:
-        """Make a thing, its certificate files, policies and attachments, as far as they are not there.
+    def ensure_thing(
+        self,
+        name: str,
+        *,
+        policy_documents: dict[str, dict[str, Any]],
+        certs_folder: Path,
+        groups: Sequence[str] = (),
+    ) -> ThingFiles:
+        """Make a thing, its certificate files, policies, attachments and groups, as far as they are not there.
 
         Raises UserError when the thing's certificate is registered and its files are gone.
         """
@@ -393,6 +400,10 @@ class IotCore:
             self.policies.attach_to(policy, arn)
         if not self.registry.principals.has(name, arn):
             self.registry.attach({"thingName": name, "principal": arn})
+        for group in groups:
+            self.groups.ensure(group)
+            if group not in self.groups.direct_of(name):
+                self.groups.put_into(name, group)
         return files
 
     def _ensure_files(self, name: str, folder: Path) -> ThingFiles:

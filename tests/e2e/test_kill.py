@@ -65,10 +65,10 @@ def test_the_backend_comes_back_with_the_templates_resources(own_edge):
 
 
 def test_a_component_is_started_again(own_edge):
-    until(lambda: status(own_edge)["core"]["components"].get("foreshore.filter") == "RUNNING")
+    until(lambda: status(own_edge)["cores"]["core-1"]["components"].get("foreshore.filter") == "RUNNING")
     before = set(kill(own_edge, "lambda_host.pyz"))
     until(lambda: {pid for pid, line in own_edge.children().items() if "lambda_host.pyz" in line} - before)
-    until(lambda: set(status(own_edge)["core"]["components"].values()) == {"RUNNING"})
+    until(lambda: set(status(own_edge)["cores"]["core-1"]["components"].values()) == {"RUNNING"})
     assert logged(own_edge, "-9") or logged(own_edge, "137")
 
 
