@@ -361,7 +361,7 @@ class Core:
         if topic_problem(limits, inner, RESERVED_SUBSCRIBE):
             return reason.TOPIC_FILTER_INVALID
         if not self.access.may_subscribe(session.identity, one.filter):
-            return reason.NOT_AUTHORIZED
+            return limits.denied_filter
         if limits.max_filters and count > limits.max_filters:
             return reason.QUOTA_EXCEEDED
         if (
@@ -622,7 +622,7 @@ class Core:
     def _deliver_shared(self, group: list[Subscription], message: Message) -> None:
         """One member of the group gets it: a connected one at random, else a persistent one [MQTT-4.8.2-4]."""
         online = [one for one in group if one.session.connection is not None]
-        ready = [one for one in online if one.session.connection and one.session.connection.plain] or online
+        ready = [one for one in online if one.session.connection and not one.session.connection.paused] or online
         members = ready or [one for one in group if one.session.expiry_s]
         if members:
             one = self.choose(members)

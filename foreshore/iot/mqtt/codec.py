@@ -168,8 +168,11 @@ class Splitter:
             self._pending = data[at:]
 
 
-def packet_head(data: bytes, at: int, end: int, limit: int) -> tuple[int, int] | None:
-    """Where the body of the packet at `at` starts and stops; None when the length is not complete yet."""
+def packet_head(data: bytes, at: int, end: int, limit: int, version: int = V311) -> tuple[int, int] | None:
+    """Where the body of the packet at `at` starts and stops; None when the length is not complete yet.
+
+    MQTT 5 asks for the shortest form of the length [MQTT-1.5.5-1]; 3.1.1 takes any.
+    """
     place, length, shift = at + 1, 0, 0
     while place < end:
         byte = data[place]
@@ -178,6 +181,8 @@ def packet_head(data: bytes, at: int, end: int, limit: int) -> tuple[int, int] |
         if byte < 0x80:
             if place + length - at > limit:
                 raise PeerError(f"packet of {place + length - at} bytes", PACKET_TOO_LARGE)
+            if not byte and version == V5:
+                raise malformed("remaining length is not in its shortest form")
             return place, place + length
         shift += 7
         if shift > 21:
@@ -291,10 +296,17 @@ def decode_ack(kind: int, body: bytes, version: int) -> Ack:
     properties: Properties = {}
     if version == V5 and at < end:
         reason, at = p.read_byte(body, at, end)
+        _known_reason(kind, reason)
         if at < end:
             properties, at = p.decode_properties(body, at, end, kind)
     _ended(at, end)
     return Ack(kind, packet_id, reason, properties)
+
+
+def _known_reason(kind: int, reason: int) -> None:
+    """A reason code must be one of those of its packet [MQTT-3.4.2-1] [MQTT-3.14.2-1] [MQTT-3.15.2-1]."""
+    if reason not in REASONS[kind]:
+        raise breach(f"reason 0x{reason:02x} has no place in this packet")
 
 
 def decode_subscribe(kind: int, body: bytes, version: int) -> Subscribe:
@@ -353,6 +365,7 @@ def _reason_and_properties(kind: int, body: bytes, version: int) -> tuple[int, P
     if version < V5:
         raise malformed("DISCONNECT with a body")
     reason, at = p.read_byte(body, 0, end)
+    _known_reason(kind, reason)
     properties: Properties = {}
     if at < end:
         properties, at = p.decode_properties(body, at, end, kind)
@@ -367,6 +380,19 @@ def decode_disconnect(kind: int, body: bytes, version: int) -> Disconnect:
 def decode_auth(kind: int, body: bytes, version: int) -> Auth:
     return Auth(*_reason_and_properties(kind, body, version))
 
+
+PUBLISH_REASONS = frozenset((0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
+RELEASE_REASONS = frozenset((0x00, 0x92))
+REASONS: dict[int, frozenset[int]] = {
+    p.PUBACK: PUBLISH_REASONS,
+    p.PUBREC: PUBLISH_REASONS,
+    p.PUBREL: RELEASE_REASONS,
+    p.PUBCOMP: RELEASE_REASONS,
+    p.DISCONNECT: frozenset((0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91)))
+    | frozenset(range(0x93, 0xA3)),
+    p.AUTH: frozenset((0x00, 0x18, 0x19)),
+}
+"""Reason codes by packet (MQTT 5, tables 3-4 to 3-7, 3-10 and 3-11)."""
 
 DECODERS: dict[int, Callable[[int, bytes, int], Packet]] = {
     p.CONNECT: decode_connect,

@@ -112,7 +112,7 @@ class Connection:
                     start = at + 2
                     stop = start + length
                 else:
-                    head = codec.packet_head(data, at, end, limit)
+                    head = codec.packet_head(data, at, end, limit, self.version)
                     if head is None:
                         stop = 0
                         break
@@ -296,6 +296,8 @@ class Connection:
             topic = raw.decode()
         except UnicodeDecodeError as error:
             raise malformed("topic is not UTF-8") from error
+        if "\0" in topic:
+            raise malformed("string contains U+0000")  # [MQTT-1.5.4-2]
         if not is_topic(topic):
             if not topic and self.version == 5:
                 raise breach("neither topic nor alias")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from foreshore.iot.mqtt import reason
+
 Profile = Literal["aws", "standard"]
 
 NEVER = 0xFFFFFFFF
@@ -16,7 +18,11 @@ NEVER = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """One profile. A limit of 0 means none; `aws` switches the refusals that differ in kind, not in number."""
+    """One profile. A limit of 0 means none; `aws` switches the refusals that differ in kind, not in number.
+
+    `denied_filter` is the SUBACK reason for a filter that access refuses. The standard profile does not tell why (0x80,
+    MQTT 5 table 3-8), as clients that know the codes of 3.1.1 alone expect.
+    """
 
     aws: bool
     max_qos: int
@@ -46,6 +52,7 @@ class Limits:
     connect_interval: float
     retained_interval: float
     websocket_ttl: float
+    denied_filter: int
     max_queued: int = 20_000
     max_queued_bytes: int = 16 * 1024 * 1024
     max_unsent_bytes: int = 1024 * 1024
@@ -80,6 +87,7 @@ AWS = Limits(
     connect_interval=1.0,
     retained_interval=1.0,
     websocket_ttl=86_400.0,
+    denied_filter=reason.NOT_AUTHORIZED,
 )
 
 STANDARD = Limits(
@@ -111,6 +119,7 @@ STANDARD = Limits(
     connect_interval=0.0,
     retained_interval=0.0,
     websocket_ttl=0.0,
+    denied_filter=reason.UNSPECIFIED_ERROR,
 )
 
 PROFILES: dict[str, Limits] = {"aws": AWS, "standard": STANDARD}

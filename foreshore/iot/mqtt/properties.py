@@ -224,6 +224,8 @@ def decode_properties(data: bytes, at: int, end: int, packet: int) -> tuple[Prop
             raise breach(f"{entry[0]} must be 0 or 1")
         if value == 0 and identifier in NOT_ZERO:
             raise breach(f"{entry[0]} must not be 0")
+        if identifier == RESPONSE_TOPIC and ("#" in value or "+" in value):
+            raise breach("response_topic must not contain a wildcard")  # [MQTT-3.3.2-14]
         if identifier in REPEATABLE:
             found.setdefault(identifier, []).append(value)
         elif identifier in found:

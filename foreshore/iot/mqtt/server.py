@@ -132,12 +132,16 @@ class SocketLink(asyncio.BufferedProtocol):
         transport = self.transport
         if transport.is_closing():
             return
-        if transport.can_write_eof() and not self._broker.is_stopping:
+        if not transport.can_write_eof() or self._broker.is_stopping:
+            _close_soon(transport)
+            return
+        try:
             # A peer that is still sending would be answered by a reset, and might never read our DISCONNECT.
             transport.write_eof()
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
-        else:
-            _close_soon(transport)
+        except OSError:
+            transport.abort()  # The peer has reset the connection, and the loop has not told us yet.
+            return
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
 
     def pause_reading(self) -> None:
         if self._reading and not self.transport.is_closing():
