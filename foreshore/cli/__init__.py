@@ -26,6 +26,8 @@ VERBS: dict[str, str] = {
     "request": "Send an HTTP request through a CloudFront distribution and show what the edge did.",
     "rules": "Test IoT SQL and explain why a rule did or did not fire.",
     "policy": "Explain which IoT policy statement allowed or denied.",
+    "shadow": "Get, update, delete, list and watch the shadows of a thing.",
+    "job": "Create, follow, cancel and delete IoT jobs.",
     "component": "List, deploy, restart and stop Greengrass components; read their configuration and logs.",
     "check": "Check recipes and templates.",
     "simulate": "Run a fleet of simulated devices.",
