@@ -42,6 +42,8 @@ SHELLS = {
     "greengrass/service.py",
     "greengrass/shadow_manager.py",
     "greengrass/stream_manager/destinations.py",
+    "greengrass/stream_manager/exporter.py",
+    "greengrass/stream_manager/s3.py",
     "greengrass/stream_manager/service.py",
     "greengrass/supervisor.py",
     "greengrass/watcher.py",

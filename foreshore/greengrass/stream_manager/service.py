@@ -1,28 +1,25 @@
-"""The stream manager of one core: the TCP server and the task that exports. Shell; every date comes from here."""
+"""The stream manager of one core: the TCP server, its requests, and its configuration. Shell."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from foreshore.errors import PeerError, UserError
+from foreshore.greengrass.aws_calls import AwsCalls
 from foreshore.greengrass.stream_manager import frames
 from foreshore.greengrass.stream_manager.cbor import decode
-from foreshore.greengrass.stream_manager.definitions import Export, read_definition, stream_name
-from foreshore.greengrass.stream_manager.destinations import Destinations, TryAgain
+from foreshore.greengrass.stream_manager.definitions import Definition, Export, read_definition, stream_name
+from foreshore.greengrass.stream_manager.exporter import Exporter
 from foreshore.greengrass.stream_manager.frames import Failure, Operation, Status
-from foreshore.greengrass.stream_manager.schedule import Turn, Waiting, choose
+from foreshore.greengrass.stream_manager.settings import LEVELS, Settings, read_settings
 from foreshore.greengrass.stream_manager.streams import Stream, Streams
 
 SERVER_VERSION = "1.1.0"
 MAX_READ_COUNT = 2**31 - 1
-EXPIRE_EVERY_S = 30.0
-FAULT_PAUSE_S = 5.0
-STOP_S = 1.0
 
 Authenticate = Callable[[str | None], bool]
 Say = Callable[[str, str], None]
@@ -43,15 +40,19 @@ class StreamManager:
         port: int = 0,
     ) -> None:
         self.port = port
+        self._first_port = port
         self._state = state
+        self._folder = state
+        self._settings = Settings()
         self._authenticate = authenticate
-        self._say = say
-        self._destinations = Destinations(region, environment)
+        self._log = say
+        self._region = region
+        self._environment = environment
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.StreamWriter] = set()
         self._appended = asyncio.Event()
-        self._turns: dict[tuple[str, str], Turn] = {}
+        self._changing = asyncio.Lock()
 
     @property
     def address(self) -> str:
@@ -73,28 +74,72 @@ class StreamManager:
                 where=f"127.0.0.1:{self.port}", mend=mend,
             ) from error  # fmt: skip
         self.port = self._server.sockets[0].getsockname()[1]
-        self._is_stopping = False
-        self._exporter = asyncio.ensure_future(self._export())
+        aws = AwsCalls(self._region, self._environment)
+        self._exporter = Exporter(self.streams, aws, self.append, self._say)
+        self._apply(self._settings)
+        self._exporter.start()
 
     async def stop(self) -> None:
-        """Let the batch being exported end, then close connections and streams; a second call does nothing."""
+        """Let the batches being exported end, then close connections and streams; a second call does nothing."""
         if self._server is None:
             return
         self._server.close()
         self._server = None
-        self._is_stopping = True
-        self._appended.set()
-        await asyncio.wait({self._exporter}, timeout=STOP_S)
-        self._exporter.cancel()
+        await self._exporter.stop()
         for writer in list(self._clients):
             writer.transport.abort()
         while self._clients:
             await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(self._exporter, *self._tasks, return_exceptions=True)
-        await self._destinations.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.streams.close()
+
+    # configuration
+
+    async def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Take the component's configuration. Another port or folder closes all connections, as a restart does."""
+        async with self._changing:
+            settings, findings = read_settings(configuration)
+            for finding in findings:
+                self._say("ERROR", finding)
+            moved = (settings.port, settings.folder) != (self._settings.port, self._settings.folder)
+            self._settings = settings
+            if self._server is None:
+                self._place(settings)
+            elif moved:
+                await self._move(settings)
+            else:
+                self._apply(settings)
+
+    def _place(self, settings: Settings) -> None:
+        """Where to listen and to store from the next start on."""
+        self.port = self._first_port if settings.port is None else settings.port
+        self._state = self._folder
+        if settings.folder is not None:
+            if Path(settings.folder).is_dir():
+                self._state = Path(settings.folder) / self._folder.name
+            else:
+                self._say("ERROR", f"the folder {settings.folder} does not exist; streams stay in {self._state.parent}")
+
+    async def _move(self, settings: Settings) -> None:
+        former = self.port
+        await self.stop()
+        self._place(settings)
+        try:
+            await self.start()
+        except UserError as error:
+            self._say("ERROR", f"{error}; listening at {former} as before")
+            self.port = former
+            await self.start()
+
+    def _apply(self, settings: Settings) -> None:
+        self._exporter.configure(settings.threads, settings.kilobits_a_second, settings.min_part)
+
+    def _say(self, level: str, text: str) -> None:
+        """Write a log line, unless the component's LOG_LEVEL leaves it out."""
+        if LEVELS.index(level) >= LEVELS.index(self._settings.level):
+            self._log(level, text)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -132,7 +177,7 @@ class StreamManager:
             status, text = Status.UNEXPECTED_OPERATION, "The first request must be Connect"
         elif not shared:
             status, text = Status.UNSUPPORTED_PROTOCOL_VERSION, f"Protocol versions {offered} are not supported"
-        elif not self._authenticate(request.get("authToken")):
+        elif self._settings.authenticate and not self._authenticate(request.get("authToken")):
             status, text = Status.UNAUTHORIZED, "The authentication token is not a component's"
         else:
             version = shared[-1]
@@ -185,25 +230,52 @@ class StreamManager:
             case Operation.CREATE:
                 self.create(request.get("definition"))
             case Operation.UPDATE:
-                self.streams.update(read_definition(request.get("definition")))
+                self._update(self._definition(request.get("definition")))
             case Operation.DELETE:
-                self.streams.delete(stream_name(request.get("name")))
+                self._delete(stream_name(request.get("name")))
             case Operation.LIST:
                 return {"streams": self.streams.names()}
             case Operation.DESCRIBE:
                 return {"messageStreamInfo": self.describe(stream_name(request.get("name")))}
-        self._refresh()
+        self._exporter.refresh()
         return {}
 
     def create(self, definition: Any) -> None:
         """Make a stream of a definition as it is on the wire. Raises Failure."""
-        self.streams.create(read_definition(definition))
-        self._refresh()
+        self.streams.create(self._definition(definition))
+        self._exporter.refresh()
+
+    def _definition(self, value: Any) -> Definition:
+        """A checked definition. Raises Failure(INVALID_REQUEST)."""
+        definition = read_definition(value)
+        least = self._settings.min_part
+        for export in definition.exports:
+            if 0 < export.threshold < least:
+                text = f"sizeThresholdForMultipartUploadBytes must be at least the minimum part size, {least}"
+                raise Failure(Status.INVALID_REQUEST, text)
+        return definition
+
+    def _update(self, definition: Definition) -> None:
+        former = self.streams.get(definition.name).definition
+        self.streams.update(definition)
+        left = {export.identifier for export in definition.exports}
+        gone = [export for export in former.exports if export.identifier not in left]
+        self._exporter.cancel_tasks(definition.name, gone, "the export was deleted")
+        self._expire(definition.name)
+
+    def _delete(self, name: str) -> None:
+        self._exporter.cancel_tasks(name, list(self.streams.get(name).definition.exports), "the stream was deleted")
+        self.streams.delete(name)
+
+    def _expire(self, name: str) -> None:
+        """An update may shorten the time to live."""
+        self.streams.expire(self.streams.get(name), _now_ms())
 
     def append(self, name: str, payload: bytes) -> int:
         """Take a message in and wake exports and waiting reads. Raises Failure."""
         sequence = self.streams.append(name, payload, _now_ms())
         self._appended.set()
+        self._exporter.poke()
         return sequence
 
     def describe(self, name: str) -> dict[str, Any]:
@@ -275,90 +347,6 @@ class StreamManager:
             await asyncio.wait_for(self._appended.wait(), timeout_s)
         except TimeoutError:
             return
-
-    # exports
-
-    def _refresh(self) -> None:
-        """Take up new exports, forget those that are gone, wake the exporter."""
-        wanted = {
-            (name, export.identifier): export
-            for name in self.streams.names()
-            for export in self.streams.get(name).definition.exports
-        }
-        self._turns = {
-            key: self._turns[key] if key in self._turns and self._turns[key].export == export else Turn(key[0], export)
-            for key, export in wanted.items()
-        }
-        self._appended.set()
-
-    def _waiting(self, turn: Turn) -> Waiting:
-        stream = self.streams.get(turn.stream)
-        start = self._start_of(turn, stream)
-        count = max(0, stream.next - start)
-        if not count or turn.export.batch_interval_ms is None:
-            return Waiting(count, 0)
-        return Waiting(count, self.streams.read(turn.stream, start, 1)[0].ingest_ms)
-
-    def _start_of(self, turn: Turn, stream: Stream) -> int:
-        """The first message that the export has not done with."""
-        last = self.streams.progress(turn.stream, turn.export.identifier).last
-        return max(last + 1, turn.export.start, stream.oldest)
-
-    async def _export(self) -> None:
-        """Send batches, one after the other, for as long as the service runs."""
-        self._refresh()
-        while not self._is_stopping:
-            try:
-                await self._next_append(await self._export_once())
-            except UserError as error:
-                self._say("ERROR", f"exports pause: {error}")
-                await asyncio.sleep(FAULT_PAUSE_S)
-
-    async def _export_once(self) -> float:
-        """Send what is due; give how many seconds to wait for a message at most. Raises UserError (a full disk)."""
-        while not self._is_stopping:
-            for name in self.streams.names():
-                self.streams.expire(self.streams.get(name), _now_ms())
-            turn, look_again_ms = choose([(turn, self._waiting(turn)) for turn in self._turns.values()], _now_ms())
-            if turn is None:
-                pause_s = EXPIRE_EVERY_S if look_again_ms is None else max(0.001, (look_again_ms - _now_ms()) / 1000)
-                return min(pause_s, EXPIRE_EVERY_S)
-            await self._send(turn)
-        return 0.0
-
-    async def _send(self, turn: Turn) -> None:
-        """Send one batch and keep how far it came."""
-        name, export = turn.stream, turn.export
-        start = self._start_of(turn, self.streams.get(name))
-        batch = self.streams.read(name, start, export.batch_size, 4 * 1024 * 1024)
-        progress = self.streams.progress(name, export.identifier)
-        progress.time_ms = _now_ms()
-        try:
-            outcome = await self._destinations.send(name, export, batch)
-        except TryAgain as failure:
-            turn.fail(_now_ms())
-            progress.error = str(failure)
-            if turn.failures == 1:
-                self._say("WARN", f"stream {name}, export {export.identifier}: {failure}; trying again")
-        else:
-            turn.succeed(_now_ms())
-            done = batch[: outcome.done]
-            progress.last = done[-1].sequence
-            progress.error = outcome.error
-            progress.messages += len(done)
-            progress.bytes += 0 if outcome.error else sum(len(message.payload) for message in done)
-            for level, status in outcome.statuses:
-                self._tell(export, level, status)
-        self.streams.note_progress(name, export.identifier, progress)
-
-    def _tell(self, export: Export, level: int, status: Mapping[str, Any]) -> None:
-        """Append a status message to the export's status stream."""
-        if not export.status_stream or level > export.status_level:
-            return
-        try:
-            self.append(export.status_stream, json.dumps(status).encode())
-        except Failure as failure:
-            self._say("ERROR", f"status stream {export.status_stream}: {failure.message}")
 
 
 def _request(payload: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ with `flushOnWrite` also a power cut. Memory streams live in a database of their
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,14 @@ from typing import NamedTuple
 from foreshore.database import MEMORY as IN_MEMORY
 from foreshore.database import Database
 from foreshore.errors import UserError
-from foreshore.greengrass.stream_manager.definitions import FILE, MEMORY, OVERWRITE, Definition, read_definition
+from foreshore.greengrass.stream_manager.definitions import (
+    FILE,
+    MEMORY,
+    OVERWRITE,
+    Definition,
+    changed_starts,
+    read_definition,
+)
 from foreshore.greengrass.stream_manager.frames import Failure, Status
 
 _SCHEMA = """
@@ -67,6 +74,9 @@ class Stream:
     segment_bytes: int
 
 
+OnDrop = Callable[[Stream, int], None]
+
+
 class Streams:
     """All streams of one core. `now_ms` arguments are epoch ms. Raises Failure as the protocol's answers."""
 
@@ -74,6 +84,8 @@ class Streams:
         self._file = Database(path, _SCHEMA)
         self._memory = Database(IN_MEMORY, _SCHEMA)
         self._streams: dict[str, Stream] = {}
+        # Asked before messages are dropped for their age or for room.
+        self.on_drop: OnDrop = lambda stream, segment: None
         for name, text, following in self._file.execute("SELECT name, definition, next FROM stream").fetchall():
             definition = read_definition(json.loads(text))
             if definition.persistence == FILE:
@@ -114,15 +126,38 @@ class Streams:
         return Stream(definition, database, 0, 0, 0, 0, 0)
 
     def update(self, definition: Definition) -> None:
-        """Change a stream. Raises Failure(UPDATE_NOT_ALLOWED) for a change of persistence."""
+        """Change a stream. Raises Failure(UPDATE_NOT_ALLOWED) for what may not change, INVALID_REQUEST for a bad start.
+
+        Developer guide, "Use StreamManagerClient to work with streams" (constraints on updating streams).
+        """
         stream = self.get(definition.name)
         if definition.persistence != stream.definition.persistence:
             raise Failure(Status.UPDATE_NOT_ALLOWED, "The persistence of a message stream can't be changed")
+        if definition.max_size < stream.size:
+            text = f"maxSize must not be less than the {stream.size} bytes that the stream holds"
+            raise Failure(Status.UPDATE_NOT_ALLOWED, text)
+        moved = changed_starts(stream.definition, definition)
+        for export in moved:
+            if export.start is not None and export.start >= stream.next - 1:
+                text = f"startSequenceNumber must be less than the newest sequence number, {stream.next - 1}"
+                raise Failure(Status.INVALID_REQUEST, text)
         text = json.dumps(definition.raw)
-        self._file.execute("UPDATE stream SET definition = ? WHERE name = ?", (text, definition.name))
+        with self._file.transaction():
+            self._file.execute("UPDATE stream SET definition = ? WHERE name = ?", (text, definition.name))
+            for export in moved:
+                progress = self.progress(definition.name, export.identifier)
+                progress.last = (export.start or 0) - 1
+                self.note_progress(definition.name, export.identifier, progress)
+            self._forget_exports(stream, definition)
         stream.definition = definition
-        while definition.strategy == OVERWRITE and stream.size > definition.max_size:
-            self._drop_oldest(stream)
+
+    def _forget_exports(self, stream: Stream, definition: Definition) -> None:
+        """An export that an update leaves out is deleted: under the same identifier a later one begins anew."""
+        left = {export.identifier for export in definition.exports}
+        for export in stream.definition.exports:
+            if export.identifier not in left:
+                row = (definition.name, export.identifier)
+                stream.database.execute("DELETE FROM export WHERE stream = ? AND identifier = ?", row)
 
     def delete(self, name: str) -> None:
         """Remove a stream with everything in it."""
@@ -192,6 +227,7 @@ class Streams:
         if found is None:
             return
         number, size = found
+        self.on_drop(stream, number)
         with database.transaction():
             database.execute("DELETE FROM message WHERE stream = ? AND segment = ?", (name, number))
             database.execute("DELETE FROM segment WHERE stream = ? AND number = ?", (name, number))
@@ -220,6 +256,12 @@ class Streams:
             (name, start, limit),
         )
         return list(_bounded(rows, max_bytes))
+
+    def segment(self, name: str, number: int) -> list[Message]:
+        """The messages of one segment."""
+        database = self.get(name).database
+        sql = "SELECT sequence, ingest_ms, payload FROM message WHERE stream = ? AND segment = ? ORDER BY sequence"
+        return [Message(*row) for row in database.execute(sql, (name, number))]
 
     def progress(self, name: str, identifier: str) -> Progress:
         """How far an export came."""

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreshore.greengrass.stream_manager.definitions import Export, read_definition
-from foreshore.greengrass.stream_manager.destinations import file_of, fill_key
 from foreshore.greengrass.stream_manager.frames import Failure
+from foreshore.greengrass.stream_manager.s3_task import file_of, fill_key
 from foreshore.greengrass.stream_manager.schedule import Turn, Waiting, choose, due_ms
 from foreshore.greengrass.stream_manager.streams import Streams
 
@@ -127,7 +127,7 @@ def test_priority_then_patience() -> None:
     assert old.paused_until_ms == 3010
     for _ in range(10):
         old.fail(0)
-    assert old.paused_until_ms == 60_000
+    assert old.paused_until_ms == 300_000
     old.succeed(7)
     assert choose([(old, one)], 7) == (old, None)
 
@@ -141,9 +141,18 @@ def test_priority_then_patience() -> None:
         ({"strategyOnFull": None}, "strategyOnFull must be 0 or 1"),
         ({"timeToLiveMillis": 5}, "timeToLiveMillis"),
         ({"streamSegmentSize": 8192}, "must not be greater"),
-        ({"exportDefinition": {"IotSitewise": [{}]}}, "SiteWise"),
+        ({"exportDefinition": {"IotSitewise": [{"identifier": "s", "batchSize": 11}]}}, "from 1 to 10"),
+        ({"exportDefinition": {"iotAnalytics": [{"identifier": "a"}]}}, "closed by AWS"),
+        ({"exportDefinition": {"firehose": [{"identifier": "f"}]}}, "no export destination"),
+        ({"exportDefinition": {"s3TaskExecutor": [{"identifier": "t", "priority": 11}]}}, "priority"),
+        (
+            {"exportDefinition": {"s3TaskExecutor": [{"identifier": "t", "sizeThresholdForMultipartUploadBytes": 9}]}},
+            "sizeThresholdForMultipartUploadBytes",
+        ),
+        ({"exportDefinition": {"kinesis": [{"identifier": "", "kinesisStreamName": "x"}]}}, "identifier"),
+        ({"exportDefinition": {"kinesis": [{"identifier": "k" * 256, "kinesisStreamName": "x"}]}}, "identifier"),
         ({"exportDefinition": {"http": [{"identifier": "h", "uri": "ftp://x"}]}}, "http://"),
-        ({"exportDefinition": {"http": [{"identifier": "h", "uri": "http://x", "exportFormat": 1}]}}, "JSON_BATCHED"),
+        ({"exportDefinition": {"http": [{"identifier": "h", "uri": "http://x", "exportFormat": 2}]}}, "exportFormat"),
         ({"exportDefinition": {"kinesis": [{"identifier": "h"}]}}, "kinesisStreamName is required"),
         (
             {"exportDefinition": {"kinesis": [{"identifier": "k", "kinesisStreamName": "x", "batchSize": 501}]}},
@@ -158,9 +167,9 @@ def test_definitions_that_are_refused(raw: Any, text: str) -> None:
 
 
 def test_keys_and_urls() -> None:
-    now = time.struct_time((2026, 11, 21, 7, 5, 9, 0, 0, 0))
+    now = datetime(2026, 11, 21, 7, 5, 9, tzinfo=UTC)
     assert fill_key("a/!{timestamp:yyyy/MM/dd}/!{timestamp:HHmmss}.csv", now) == "a/2026/11/21/070509.csv"
-    assert file_of("file:///a%20b") == file_of("/a b") == Path("/a b")
+    assert file_of("file:///a%20b") == file_of("/a b") == "/a b"
     for wrong in (lambda: fill_key("!{timestamp:QQ}", now), lambda: file_of("http://x/y"), lambda: file_of("file:x")):
         with pytest.raises(ValueError):
             wrong()
