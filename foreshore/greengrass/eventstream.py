@@ -134,7 +134,11 @@ class Decoder:
         """Give the frames that `data` completes, in order. Raises PeerError on a bad length or checksum."""
         if self.broken is not None:
             raise self.broken
-        if self._rest:
+        if not self._rest:
+            whole = self._whole(data)
+            if whole is not None:
+                return [whole]
+        else:
             self._rest += data
             if len(self._rest) < self._need:
                 return []
@@ -160,6 +164,21 @@ class Decoder:
             self._rest += data[at:] if at else data
             self._need = max(PRELUDE, total) if size - at >= PRELUDE else PRELUDE
         return frames
+
+    def _whole(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """The frame that `data` is, or None when it is more or less than one, or a wrong one."""
+        size = len(data)
+        if size < OVERHEAD:
+            return None
+        total, headers, check = _prelude.unpack_from(data)
+        if total != size or size > self._limit or headers > MAX_HEADERS or headers + OVERHEAD > size:
+            return None
+        end = size - 4
+        # A checksum goes on from that of what is before it.
+        if crc32(data[:8]) != check or crc32(data[8:end], check) != _u32.unpack_from(data, end)[0]:
+            return None
+        cut = PRELUDE + headers
+        return data[PRELUDE:cut], data[cut:end]
 
     def _break(self, frames: list[tuple[bytes, bytes]], what: str) -> list[tuple[bytes, bytes]]:
         self.broken = PeerError(what)

@@ -7,35 +7,73 @@ a subscription comes or goes, so a publish to a known topic costs one lookup.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+import orjson
 
 MAX_CACHED = 10_000
 
 
-class LocalMessage(NamedTuple):
+class LocalMessage:
     """One message on local pub/sub. `payload` is the bytes (for a JSON message, its UTF-8 text); `source` is the
-    publishing component's name; `event` is SubscriptionResponseMessage as JSON."""
+    publishing component's name; `event` is SubscriptionResponseMessage as JSON; `traceparent` is empty for a message
+    of a burst that nobody follows. `frames` keeps the event's frames by stream id: subscribers share them."""
 
-    topic: str
-    payload: bytes
-    source: str
-    traceparent: str
-    event: bytes
+    __slots__ = ("event", "frames", "payload", "source", "topic", "traceparent")
+
+    def __init__(self, topic: str, payload: bytes, source: str, traceparent: str, event: bytes) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.source = source
+        self.traceparent = traceparent
+        self.event = event
+        self.frames: dict[int, bytes] = {}
 
 
 Deliver = Callable[[LocalMessage], None]
 
 
 class Subscription:
-    """One subscription. `others_only` is receive mode RECEIVE_MESSAGES_FROM_OTHERS. Compared by identity."""
+    """One subscription. `others_only` is receive mode RECEIVE_MESSAGES_FROM_OTHERS; `follows` says whether it passes
+    the trace on, so that each of its messages needs a trace of its own. Compared by identity."""
 
-    __slots__ = ("deliver", "filter", "others_only", "source")
+    __slots__ = ("deliver", "filter", "follows", "others_only", "source")
 
-    def __init__(self, filter: str, source: str, deliver: Deliver, *, others_only: bool) -> None:
+    def __init__(self, filter: str, source: str, deliver: Deliver, *, others_only: bool, follows: bool = True) -> None:
         self.filter = filter
         self.source = source
         self.deliver = deliver
         self.others_only = others_only
+        self.follows = follows
+
+
+class Route:
+    """What is known of a topic until a subscription comes or goes. `tail` ends its events; `burst` counts the
+    messages that share the next span."""
+
+    __slots__ = ("burst", "is_followed", "span_name", "subscriptions", "tail", "topic")
+
+    def __init__(self, topic: str, subscriptions: tuple[Subscription, ...]) -> None:
+        self.topic = topic
+        self.subscriptions = subscriptions
+        self.is_followed = any(each.follows for each in subscriptions)
+        self.span_name = f"PublishToTopic {topic}"
+        self.tail = b',"context":{"topic":' + orjson.dumps(topic) + b"}}}"
+        self.burst = 0
+
+    def event(self, member: bytes, body: bytes) -> bytes:
+        """SubscriptionResponseMessage as JSON; `body` is the message's own JSON."""
+        return b'{"' + member + b'":{"message":' + body + self.tail
+
+    def deliver(self, message: LocalMessage) -> int:
+        """Give a message to every subscription but those that want none of their own; give to how many."""
+        delivered = 0
+        source = message.source
+        for subscription in self.subscriptions:
+            if subscription.others_only and subscription.source == source:
+                continue
+            subscription.deliver(message)
+            delivered += 1
+        return delivered
 
 
 class _Level:
@@ -56,7 +94,7 @@ class PubSub:
 
     def __init__(self) -> None:
         self._root = _Level()
-        self._cache: dict[str, tuple[Subscription, ...]] = {}
+        self._cache: dict[str, Route] = {}
         self.count = 0
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -87,13 +125,13 @@ class PubSub:
             del path[index - 1].children[names[index - 1]]
         self._cache.clear()
 
-    def subscribers(self, topic: str) -> tuple[Subscription, ...]:
-        """The subscriptions whose filter matches a topic name, in no particular order."""
+    def route(self, topic: str) -> Route:
+        """The route of a topic name, its subscriptions in no particular order."""
         found = self._cache.get(topic)
         if found is None:
             matched: list[Subscription] = []
             _match(self._root, topic.split("/"), 0, matched)
-            found = tuple(matched)
+            found = Route(topic, tuple(matched))
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
             self._cache[topic] = found
@@ -101,14 +139,7 @@ class PubSub:
 
     def publish(self, message: LocalMessage) -> int:
         """Deliver to every matching subscription but those that want no messages of their own; give how many."""
-        delivered = 0
-        source = message.source
-        for subscription in self.subscribers(message.topic):
-            if subscription.others_only and subscription.source == source:
-                continue
-            subscription.deliver(message)
-            delivered += 1
-        return delivered
+        return self.route(message.topic).deliver(message)
 
 
 def _match(level: _Level, names: list[str], at: int, found: list[Subscription]) -> None:

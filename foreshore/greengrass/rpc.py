@@ -31,6 +31,7 @@ TERMINATE_STREAM = 2
 VERSION = "0.1.0"
 MAX_STREAMS = 10_000
 
+_NEVER = 1 << 40
 _STREAM_ID = b"\x0a:stream-id\x04"
 _i32 = struct.Struct(">i")
 _u32 = struct.Struct(">I")
@@ -44,6 +45,8 @@ class Incoming(NamedTuple):
     flags: int
     operation: str
     headers: Mapping[str, bool | int | bytes | str]
+    is_request: bool
+    """Whether it may open a stream on a classic core."""
 
 
 class Frame:
@@ -105,23 +108,38 @@ class HeaderReader:
 
     A client's blocks differ only in the stream id, so a reading is kept under the block without it. The first marker
     in a block is the same place in every block with that key, and the four bytes after it are of fixed length, so the
-    memory is exact once it is known that those bytes are the stream id.
+    memory is exact once it is known that those bytes are the stream id. The latest one is compared first.
     """
 
-    __slots__ = ("_known", "_types")
+    __slots__ = ("_after", "_at", "_before", "_known", "_latest", "_size", "_types")
 
     def __init__(self, types: frozenset[int]) -> None:
         self._types = types
         self._known: dict[bytes, Incoming] = {}
+        self._size = 0
+        self._at = 0
+        self._before = b""
+        self._after = b""
+        self._latest: Incoming | None = None
 
     def read(self, block: bytes) -> tuple[Incoming, int]:
         """What a block says, and its stream id. Raises PeerError."""
+        latest = self._latest
+        if (
+            latest is not None
+            and len(block) == self._size
+            and block.startswith(self._before)
+            and block.endswith(self._after)
+        ):
+            return latest, _i32.unpack_from(block, self._at)[0]
         at = block.find(_STREAM_ID) + 12
         if at == 11:
             return self._read(block)
         key = block[:at] + block[at + 4 :]
         known = self._known.get(key)
         if known is not None:
+            self._latest, self._size, self._at = known, len(block), at
+            self._before, self._after = block[:at], block[at + 4 :]
             return known, _i32.unpack_from(block, at)[0]
         incoming, stream_id = self._read(block)
         # A traced request's block is its own: not worth remembering.
@@ -143,7 +161,8 @@ class HeaderReader:
         stream_id, operation = headers.get(":stream-id"), headers.get("operation", "")
         if type(type_) is not int or type(flags) is not int or type(stream_id) is not int:
             raise PeerError(":message-type, :message-flags and :stream-id must be int32")
-        return Incoming(type_, flags, operation if isinstance(operation, str) else "", headers), stream_id
+        name = operation if isinstance(operation, str) else ""
+        return Incoming(type_, flags, name, headers, type_ == APPLICATION_MESSAGE and name != ""), stream_id
 
 
 class Rules(NamedTuple):
@@ -175,7 +194,7 @@ class Connection:
     def __init__(self, handler: Handler, rules: Rules = CLASSIC) -> None:
         self._handler = handler
         self._decoder = Decoder(rules.max_frame)
-        self._latest = 0
+        self._latest = 0 if rules.ordered_streams else _NEVER
         self.rules = rules
         self.held: set[int] = set()
         self.is_open = False
@@ -189,7 +208,12 @@ class Connection:
             read = self.rules.reader.read
             for block, payload in frames:
                 incoming, stream_id = read(block)
-                self._frame(incoming, stream_id, payload)
+                # The common case first: an id that was never used can't be one that is held.
+                if incoming.is_request and stream_id > self._latest and self.is_open and len(self.held) < MAX_STREAMS:
+                    self._latest = stream_id
+                    self._handler.request(stream_id, incoming, payload)
+                else:
+                    self._frame(incoming, stream_id, payload)
             if self._decoder.broken is not None:
                 raise self._decoder.broken
         except PeerError as error:

@@ -19,7 +19,8 @@ import orjson
 from foreshore.errors import AwsError, ForeshoreError, PeerError, UserError
 from foreshore.greengrass import rpc
 from foreshore.greengrass.eventstream import STRING, Header, encode_headers
-from foreshore.greengrass.ipc.operation import Call, Operation, Reply, complaint
+from foreshore.greengrass.ipc.operation import EMPTY, Call, Checks, Operation, Reply, checks_of, first_complaint
+from foreshore.greengrass.pubsub import LocalMessage
 
 HIGH_WATER = 256 * 1024
 MAX_WAITING_BYTES = 8 * 1024 * 1024
@@ -46,9 +47,12 @@ class Api(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """An operation with its frames: the response, the response whose payload is `{}`, and the events."""
+    """An operation with its frames: the response, the response whose payload is `{}`, and the events. `is_plain` when
+    it neither streams nor needs a component of AWS's."""
 
     operation: Operation
+    is_plain: bool
+    checks: Checks
     response: rpc.Frame
     empty: Callable[[int], bytes]
     event: rpc.Frame | None
@@ -95,16 +99,22 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._linger is not None:
             return
+        server = self._server
+        server.is_receiving = True
         try:
             self._connection.receive(data)
         except PeerError as error:
-            self._server.say(self.component, "WARN", f"IPC connection closed: {error.what}")
+            server.say(self.component, "WARN", f"IPC connection closed: {error.what}")
             self._end(lingering=bool(self._out))
-            return
-        if self._connection.is_refused:
-            self._end(lingering=True)
-        elif self._out:
-            self.flush()
+        else:
+            if self._connection.is_refused:
+                self._end(lingering=True)
+            elif self._out:
+                self.flush()
+        finally:
+            server.is_receiving = False
+            if server.dirty:
+                server.flush_dirty()
 
     def _end(self, *, lingering: bool) -> None:
         """Write what is left and close. Closed at once, the client may report a broken socket instead of our word."""
@@ -174,31 +184,34 @@ class Session(asyncio.Protocol):
         except ValueError:
             self._out.append(self._server.malformed(stream_id))
             return
-        operation = prepared.operation
         try:
-            wrong = complaint(operation.members, request)
+            wrong = first_complaint(prepared.checks, request)
             if wrong is not None:
                 raise self._server.invalid(wrong)
-            self._start(prepared, stream_id, request, incoming)
+            given = incoming.headers.get("traceparent")
+            traceparent = given if isinstance(given, str) else None
+            call = Call(self, self._server.core, self.component, stream_id, request, traceparent)
+            if prepared.is_plain:
+                reply = prepared.operation.handle(call)
+                if reply is EMPTY:
+                    self._out.append(prepared.empty(stream_id))
+                    return
+            else:
+                reply = self._open(prepared, stream_id, call)
+            self._take(prepared, stream_id, reply)
         except Exception as error:
             self._close_stream(stream_id)
-            self._out.append(self._server.failed(stream_id, self.component, operation.name, error))
+            self._out.append(self._server.failed(stream_id, self.component, prepared.operation.name, error))
 
-    def _start(self, prepared: Prepared, stream_id: int, request: dict[str, Any], incoming: rpc.Incoming) -> None:
-        traceparent = incoming.headers.get("traceparent")
-        call = Call(
-            self,
-            self._server.core,
-            self.component,
-            stream_id,
-            request,
-            traceparent if isinstance(traceparent, str) else None,
-        )
+    def _open(self, prepared: Prepared, stream_id: int, call: Call) -> Reply | Awaitable[Reply]:
+        """Start an operation that streams, or that a component of AWS's adds."""
         if prepared.operation.plugin:
             self._server.on_plugin(self.component, prepared.operation.plugin)
         if prepared.event is not None:
             self._hold(stream_id, prepared)
-        reply = prepared.operation.handle(call)
+        return prepared.operation.handle(call)
+
+    def _take(self, prepared: Prepared, stream_id: int, reply: Reply | Awaitable[Reply]) -> None:
         if isinstance(reply, dict):
             self._answer(prepared, stream_id, reply)
             return
@@ -225,9 +238,27 @@ class Session(asyncio.Protocol):
 
     def send_event(self, stream_id: int, event: Mapping[str, object], traceparent: str | None = None) -> None:
         """Encode and send a stream event."""
-        self.send_encoded(stream_id, orjson.dumps(event), traceparent)
+        self._send_encoded(stream_id, orjson.dumps(event), traceparent)
 
-    def send_encoded(self, stream_id: int, payload: bytes, traceparent: str | None) -> None:
+    def receiver(self, stream_id: int) -> Callable[[LocalMessage], None]:
+        """What sends local messages as events of a held stream. A frame is made once a message and stream id."""
+        stream = self._streams[stream_id]
+        frame_of = stream.event.encode if stream.event is not None else None
+
+        def receive(message: LocalMessage) -> None:
+            if self._is_paused or self.is_traced or stream.waiting is not None or frame_of is None:
+                self._send_encoded(stream_id, message.event, message.traceparent)
+                return
+            frame = message.frames.get(stream_id)
+            if frame is None:
+                frame = message.frames[stream_id] = frame_of(stream_id, message.event)
+            self._out.append(frame)
+            if not self._is_dirty:
+                self._wake()
+
+        return receive
+
+    def _send_encoded(self, stream_id: int, payload: bytes, traceparent: str | None) -> None:
         """Send a stream event; a closed stream is fine, an unanswered one keeps it."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.event is None:
@@ -281,6 +312,7 @@ class Session(asyncio.Protocol):
         self._connection.held.discard(stream_id)
         if stream.task is not None and stream.task is not asyncio.current_task():
             stream.task.cancel()
+        stream.waiting = []  # A subscription on its way out finds no stream.
         for stop in stream.stops:
             stop()
 
@@ -334,7 +366,8 @@ class Server:
         self.say = say
         self.on_plugin = on_plugin
         self.sessions: set[Session] = set()
-        self._dirty: list[Session] = []
+        self.dirty: list[Session] = []
+        self.is_receiving = False
         self._server: asyncio.Server | None = None
         self._errors: dict[str, rpc.Frame] = {}
         self.table = {
@@ -348,7 +381,8 @@ class Server:
         flags = 0 if operation.event else self.rules.unary_flags
         response = self._frame(flags, operation.response or operation.name + "Response")
         event = self._frame(0, operation.event) if operation.event else None
-        return Prepared(operation, response, response.fixed(b"{}"), event)
+        is_plain = event is None and not operation.plugin
+        return Prepared(operation, is_plain, checks_of(operation.members), response, response.fixed(b"{}"), event)
 
     def _frame(self, flags: int, shape: str) -> rpc.Frame:
         model = Header("service-model-type", STRING, self._api.prefix + shape)
@@ -389,13 +423,14 @@ class Server:
         return True
 
     def wake(self, session: Session) -> None:
-        """Flush a session at the end of this loop turn."""
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._flush_dirty)
-        self._dirty.append(session)
+        """Flush a session when what has been received is worked through, or else at the end of this loop turn."""
+        if not self.dirty and not self.is_receiving:
+            asyncio.get_running_loop().call_soon(self.flush_dirty)
+        self.dirty.append(session)
 
-    def _flush_dirty(self) -> None:
-        dirty, self._dirty = self._dirty, []
+    def flush_dirty(self) -> None:
+        """Flush every session that has something to write."""
+        dirty, self.dirty = self.dirty, []
         for session in dirty:
             session.flush()
 

@@ -6,8 +6,8 @@ Component lifecycle and deployments come from a `ComponentsFactory` (components.
 
 from __future__ import annotations
 
+import asyncio
 import binascii
-import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -40,6 +40,7 @@ from foreshore.greengrass.eventstream import STRING, Header
 from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.cli_access import is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
+from foreshore.greengrass.publish_spans import TICK_S, PublishSpans
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
 from foreshore.greengrass.shadow_manager import NAME as SHADOW_MANAGER
@@ -49,7 +50,7 @@ from foreshore.greengrass.spooler import read_settings
 from foreshore.greengrass.static_components import StaticComponents
 from foreshore.greengrass.token_exchange import Credentials, TokenExchange
 from foreshore.http import Request, Response
-from foreshore.seams import EmitLog, EmitSpan, LogLine, Publication, Span, split_traceparent, traceparent
+from foreshore.seams import EmitLog, EmitSpan, LogLine, Publication, Span, traceparent
 
 NUCLEUS = "aws.greengrass.Nucleus"
 DEBUG_PASSWORD_S = 8 * 3600
@@ -71,17 +72,6 @@ ERRORS = frozenset(
     }
 )
 FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]]
-
-_ids = random.Random(secrets.randbits(128))
-
-
-def _step(text: str | None) -> tuple[str, str, str]:
-    """(trace id, parent span id, a new span id) for a message that came with a traceparent, or with none."""
-    ids = split_traceparent(text) if text else None
-    if ids is not None:
-        return ids[0], ids[1], f"{_ids.getrandbits(64) | 1:016x}"
-    both = f"{_ids.getrandbits(192) | 1 << 64 | 1:048x}"
-    return both[:32], "", both[32:]
 
 
 class Core:
@@ -124,6 +114,8 @@ class Core:
         self.validations = ConfigurationValidations()
         self._link = cloud
         self._span = span
+        self._spans = PublishSpans(span, secrets.randbits(128))
+        self._tick: asyncio.TimerHandle | None = None
         self._log = log
         self._factory = components
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -205,6 +197,9 @@ class Core:
         self._is_started = False
         while self._stops:
             await self._stops.pop()()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._settle()
         while self._closers:
             self._closers.pop()()
 
@@ -301,25 +296,36 @@ class Core:
     # local publish/subscribe
 
     def publish(
-        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: str, body: object
+        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: bytes, body: bytes
     ) -> None:
-        """Publish to the local subscribers and record the span."""
+        """Publish to the local subscribers and record the span; `body` is the JSON of `member`'s message."""
+        route = self.pubsub.route(topic)
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TICK_S, self._settle)
+        spans = self._spans
+        if spans.left <= 0 and spans.is_shared(route, traceparent):
+            if route.subscriptions:
+                route.deliver(LocalMessage(topic, payload, source, "", route.event(member, body)))
+            return
+        spans.left -= 1
         start = time.time_ns()
-        trace_id, parent, span_id = _step(traceparent)
+        trace_id, parent, span_id = spans.step(traceparent)
         delivered = 0
-        if self.pubsub.subscribers(topic):
-            event = orjson.dumps({member: {"message": body, "context": {"topic": topic}}})
-            message = LocalMessage(topic, payload, source, f"00-{trace_id}-{span_id}-01", event)
-            delivered = self.pubsub.publish(message)
+        if route.subscriptions:
+            context = f"00-{trace_id}-{span_id}-01"
+            delivered = route.deliver(LocalMessage(topic, payload, source, context, route.event(member, body)))
         attributes: dict[str, object] = {"component": source, "subscribers": delivered, "bytes": len(payload)}
-        name = f"PublishToTopic {topic}"
-        duration = time.time_ns() - start
-        self._span(Span(trace_id, span_id, parent, "greengrass", name, start, duration, True, attributes))
+        took = time.time_ns() - start
+        self._span(Span(trace_id, span_id, parent, "greengrass", route.span_name, start, took, True, attributes))
+
+    def _settle(self) -> None:
+        self._tick = None
+        self._spans.settle(time.time_ns())
 
     def publish_local(self, topic: str, payload: bytes, *, source: str, traceparent: str | None = None) -> None:
         """Publish bytes on local pub/sub as `source`; nobody is asked for a policy."""
-        body = binascii.b2a_base64(payload, newline=False).decode()
-        self.publish(topic, payload, source, traceparent, member="binaryMessage", body=body)
+        body = b'"%s"' % binascii.b2a_base64(payload, newline=False)
+        self.publish(topic, payload, source, traceparent, member=b"binaryMessage", body=body)
 
     def subscribe_local(
         self, filter: str, callback: Callable[[LocalMessage], None], *, source: str = "", others_only: bool = False
@@ -341,7 +347,7 @@ class Core:
     def publish_to_cloud(self, publication: Publication, source: str) -> None:
         """Keep a message for IoT Core and record the span. Raises AwsError when it can't be kept."""
         start = time.time_ns()
-        trace_id, parent, span_id = _step(publication.traceparent)
+        trace_id, parent, span_id = self._spans.step(publication.traceparent)
         publication.traceparent = traceparent(trace_id, span_id)
         name = f"PublishToIoTCore {publication.topic}"
         kept = False

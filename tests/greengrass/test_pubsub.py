@@ -88,4 +88,4 @@ def test_the_tree_agrees_with_a_scan(patterns: list[str], names: list[str], data
         alive.remove(gone)
     for name in names:
         expected = [s for s in alive if slow_match(s.filter, name)]
-        assert sorted(map(id, pubsub.subscribers(name))) == sorted(map(id, expected))
+        assert sorted(map(id, pubsub.route(name).subscriptions)) == sorted(map(id, expected))

@@ -104,9 +104,9 @@ class Services(Protocol):
     def now_ms(self) -> int: ...
 
     def publish(
-        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: str, body: object
+        self, topic: str, payload: bytes, source: str, traceparent: str | None, *, member: bytes, body: bytes
     ) -> None:
-        """Publish locally; `member` is `binaryMessage` or `jsonMessage`, `body` its `message`."""
+        """Publish locally; `member` is `binaryMessage` or `jsonMessage`, `body` its `message` as JSON."""
         ...
 
     def publish_to_cloud(self, publication: Publication, source: str, /) -> Awaitable[None] | None:
@@ -160,9 +160,14 @@ class Call:
         """Send a stream event; held back until the response is written."""
         self._session.send_event(self.stream_id, event)
 
-    def deliver(self, message: LocalMessage) -> None:
-        """Send a local message as a stream event."""
-        self._session.send_encoded(self.stream_id, message.event, message.traceparent)
+    @property
+    def is_traced(self) -> bool:
+        """Whether the client reads the trace context of events."""
+        return self._session.is_traced
+
+    def receiver(self) -> Callable[[LocalMessage], None]:
+        """What sends a local message as an event of this stream."""
+        return self._session.receiver(self.stream_id)
 
     def send_traced(self, event: Mapping[str, object], traceparent: str | None) -> None:
         """Send a stream event with its trace context."""
@@ -180,9 +185,11 @@ class Call:
 class Session(Protocol):
     """The shell's side of a stream."""
 
+    is_traced: bool
+
     def send_event(self, stream_id: int, event: Mapping[str, object], traceparent: str | None = None, /) -> None: ...
 
-    def send_encoded(self, stream_id: int, payload: bytes, traceparent: str, /) -> None: ...
+    def receiver(self, stream_id: int, /) -> Callable[[LocalMessage], None]: ...
 
     def on_close(self, stream_id: int, stop: Callable[[], None], /) -> None: ...
 
@@ -197,6 +204,7 @@ class Member(NamedTuple):
 
 
 Members = Mapping[str, Member]
+Checks = tuple[tuple[str, Callable[[object], str | None], bool], ...]
 
 
 class Operation(NamedTuple):
@@ -214,9 +222,19 @@ class Operation(NamedTuple):
     response: str = ""
 
 
+def checks_of(members: Members) -> Checks:
+    """The members as `first_complaint` takes them."""
+    return tuple((name, complain, required) for name, (complain, required) in members.items())
+
+
 def complaint(members: Members, request: Mapping[str, object]) -> str | None:
     """What is wrong with a request's members, or None. A null member counts as absent; unknown ones are ignored."""
-    for name, (complain, required) in members.items():
+    return first_complaint(checks_of(members), request)
+
+
+def first_complaint(checks: Checks, request: Mapping[str, object]) -> str | None:
+    """As `complaint`, for members that are at hand as a tuple."""
+    for name, complain, required in checks:
         value = request.get(name)
         if value is None:
             if required:

@@ -38,8 +38,8 @@ def handle(call: Call) -> Reply:
     return EMPTY
 
 
-def _message(message: dict[str, object], lite: bool) -> tuple[str, object, bytes]:
-    """(union member, its `message`, the payload's bytes). Exactly one member of the union is set."""
+def _message(message: dict[str, object], lite: bool) -> tuple[bytes, bytes, bytes]:
+    """(union member, its `message` as JSON, the payload's bytes). Exactly one member of the union is set."""
     binary, json = message.get("binaryMessage"), message.get("jsonMessage")
     if (binary is None) == (json is None):
         raise invalid_or_lite("publishMessage must hold one of binaryMessage and jsonMessage", lite)
@@ -47,13 +47,17 @@ def _message(message: dict[str, object], lite: bool) -> tuple[str, object, bytes
         coded = binary.get("message")
         if isinstance(coded, str):
             try:
-                return "binaryMessage", coded, binascii.a2b_base64(coded, strict_mode=not lite)
+                # Strict base64 has no character that JSON escapes.
+                if not lite:
+                    return b"binaryMessage", b'"%s"' % coded.encode(), binascii.a2b_base64(coded, strict_mode=True)
+                return b"binaryMessage", orjson.dumps(coded), binascii.a2b_base64(coded)
             except ValueError:
                 if lite:  # it passes on what it does not read (observed)
-                    return "binaryMessage", coded, b""
+                    return b"binaryMessage", orjson.dumps(coded), b""
         raise invalid_or_lite("binaryMessage.message must be base64 text", lite)
     if isinstance(json, dict) and json.get("message") is not None:
-        return "jsonMessage", json["message"], orjson.dumps(json["message"])
+        payload = orjson.dumps(json["message"])
+        return b"jsonMessage", payload, payload
     raise invalid_or_lite("jsonMessage.message is required", lite)
 
 

@@ -33,7 +33,7 @@ def handle(call: Call) -> Reply:
         raise service_error("Failed to subscribe.")
     mode = request.get("receiveMode")
     others_only = not lite and (mode == _OTHERS or (mode is None and has_wildcard(topic)))
-    subscription = Subscription(topic, call.component, call.deliver, others_only=others_only)
+    subscription = Subscription(topic, call.component, call.receiver(), others_only=others_only, follows=call.is_traced)
     pubsub.subscribe(subscription)
     call.on_close(lambda: pubsub.unsubscribe(subscription))
     return EMPTY

@@ -243,3 +243,74 @@ def test_a_socket_of_the_wrong_kind(tmp_path: Path) -> None:
         bind_unix(tmp_path / "ipc.socket")
     probe = socket.socket(socket.AF_UNIX)
     probe.close()
+
+
+def test_a_burst_shares_spans_and_loses_no_event(rig, run) -> None:
+    async def scenario() -> None:
+        async with rig() as running:
+            running.component("c")
+            subscriber, publisher = await running.raw("c"), await running.raw("c")
+            await subscriber.ask(1, "SubscribeToTopic", {"topic": "a/x"})
+            body = {"topic": "a/x", "publishMessage": BINARY}
+            for number in range(1, 1201):
+                publisher.request(number, "PublishToTopic", body)
+            publisher.request(1201, "PublishToTopic", body, traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
+            for _ in range(1201):
+                assert (await publisher.answer())[0] == "PublishToTopicResponse"
+                assert (await subscriber.answer())[1]["binaryMessage"]["context"] == {"topic": "a/x"}
+            assert any(span.trace_id == "a" * 32 for span in running.spans)
+        # The stop settles what is shared.
+        counts = [span.attributes.get("messages", 1) for span in running.spans if span.name == "PublishToTopic a/x"]
+        assert sum(counts) == 1201 and len(counts) < 1201
+
+    run(scenario())
+
+
+class Written(asyncio.Transport):
+    """A transport that keeps each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+
+def test_what_one_read_brings_leaves_in_one_write_a_subscriber(rig, run) -> None:
+    async def scenario() -> None:
+        async with rig() as running:
+            running.component("c")
+            sessions = []
+            for operation, body in (("PublishToTopic", None), *(("SubscribeToTopic", {"topic": "a/x"}),) * 2):
+                session = server_module.Session(running.core._server)
+                session.connection_made(Written())
+                headers = [Header(":version", STRING, "0.1.0"), Header(":message-type", INT32, 4)]
+                headers += [Header(":message-flags", INT32, 0), Header(":stream-id", INT32, 0)]
+                token = running.core.tokens.issue("c")
+                session.data_received(encode(headers, json.dumps({"authToken": token}).encode()))
+                if body:
+                    session.data_received(request_frame(1, operation, body))
+                session.transport.writes.clear()
+                sessions.append(session)
+            body = {"topic": "a/x", "publishMessage": BINARY}
+            sessions[0].data_received(b"".join(request_frame(at, "PublishToTopic", body) for at in range(1, 11)))
+            written = [session.transport.writes for session in sessions]
+            assert [len(each) for each in written] == [1, 1, 1]
+            assert written[1] == written[2] and written[1][0].count(b'"binaryMessage"') == 10
+            for session in sessions:
+                session.connection_lost(None)
+
+    run(scenario())
+
+
+def request_frame(stream: int, operation: str, body: object) -> bytes:
+    headers = [Header(":message-type", INT32, 0), Header(":message-flags", INT32, 0)]
+    headers += [Header(":stream-id", INT32, stream), Header("operation", STRING, f"aws.greengrass#{operation}")]
+    return encode(headers, json.dumps(body).encode())
