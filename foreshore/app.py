@@ -67,6 +67,7 @@ class Options:
     runtime_client: Literal["thin", "awslambdaric"] = "thin"
     core_profile: CoreProfile = "classic"
     cores: tuple[str, ...] = ()
+    port_443: bool = False
 
 
 class Surface(Protocol):
@@ -281,7 +282,15 @@ class App:
         self._stops.append(self.iot.stop)
         host, ports = self.options.host, {name: self.ports.take(name) for name in ("mqtt", "mqtts", "https")}
         try:
-            await self.iot.start(host, mqtt_port=ports["mqtt"], mqtts_port=ports["mqtts"], https_port=ports["https"])
+            await self.iot.start(
+                host, mqtt_port=ports["mqtt"], mqtts_port=ports["mqtts"], https_port=ports["https"],
+                also_https_port=443 if self.options.port_443 else None,
+            )  # fmt: skip
+        except PermissionError as error:
+            raise UserError(
+                f"port {getattr(error, 'port', 443)} may be taken only by root", code="port-forbidden",
+                mend="allow it with `sudo sysctl net.ipv4.ip_unprivileged_port_start=443`, or leave out --port-443",
+            ) from error  # fmt: skip
         except OSError as error:
             raise taken(getattr(error, "port", 0) or _port_in(error, ports), "IoT Core", error) from error
         self.endpoint.mount("iot", self.iot.handle_iot)

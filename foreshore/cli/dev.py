@@ -42,6 +42,8 @@ def edge_options(function: Callable[..., Any]) -> Callable[..., Any]:
                help="Behave as this Greengrass nucleus."),
         option("--core", "cores", metavar="THING", multiple=True,
                help="Run a core device of this thing name; several times for several."),
+        option("--port-443", is_flag=True,
+               help="Take HTTPS, WebSocket and MQTT by ALPN on port 443 too, as AWS does."),
         option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
     ]  # fmt: skip
     for decorator in reversed(decorators):
@@ -64,7 +66,7 @@ def options_of(folder: str, values: dict[str, Any]) -> Options:
         recipes=Path(values["recipes"]) if values["recipes"] else None, mqtt_profile=values["mqtt_profile"],
         rate_limits=not values["no_rate_limits"], check_roles=values["check_roles"], strict_live=values["strict_live"],
         runtime_client=values["runtime_client"],
-        core_profile=values["core_profile"], cores=values["cores"],
+        core_profile=values["core_profile"], cores=values["cores"], port_443=values["port_443"],
     )  # fmt: skip
 
 

@@ -142,8 +142,8 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "DescribeEndpoint",
         "partly",
-        "Gives localhost:<HTTPS port> for every type. Like AWS's port 443 it takes HTTPS, WebSocket, and MQTT by ALPN; "
-        "MQTT over mutual TLS without ALPN has a port of its own (endpoints.json).",
+        "Gives localhost:<HTTPS port> for every type, localhost alone with --port-443. Like AWS's port 443 it takes "
+        "HTTPS, WebSocket, and MQTT by ALPN; MQTT over mutual TLS without ALPN has a port of its own (endpoints.json).",
     ),
     ("Domain configurations", "partly", "Kept; the authorizer is in force by SNI. No custom server certificates."),
     ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),

@@ -95,7 +95,7 @@ class IotCore:
     ) -> None:
         self.arns = Arns(region, account)
         self.host = "127.0.0.1"
-        self.mqtt_port = self.mqtts_port = self.https_port = 0
+        self.mqtt_port = self.mqtts_port = self.https_port = self.also_https_port = 0
         self._log = log
         self._invoke = invoke
         self._check_roles = check_roles
@@ -198,7 +198,7 @@ class IotCore:
         )  # fmt: skip
         self.resources = Resources(self.parts(), self.registry, self.policies)
         self.https = DeviceHttps(self.access, self.handle_data_plane, self.handle_jobs_data, credentials, self._upgrade)
-        self._https_server = DeviceServer(self.broker, self.https.handle, self._failed)
+        self._https_servers = [DeviceServer(self.broker, self.https.handle, self._failed) for _ in range(2)]
 
     @cached_property
     def control(self) -> Service:
@@ -238,8 +238,14 @@ class IotCore:
 
     # Listening
 
-    async def start(self, host: str, *, mqtt_port: int, mqtts_port: int, https_port: int) -> None:
-        """Open the three listeners; 0 takes a free port. Raises OSError, with `port` set, when one is taken."""
+    async def start(
+        self, host: str, *, mqtt_port: int, mqtts_port: int, https_port: int, also_https_port: int | None = None
+    ) -> None:
+        """Open the listeners; 0 takes a free port. Raises OSError, with `port` set, when one can't be had.
+
+        `also_https_port` is a second port for what `https_port` takes, as AWS has 443 beside 8443; DescribeEndpoint
+        then gives that one.
+        """
         if self._is_running:
             return
         self._is_running = True
@@ -249,7 +255,10 @@ class IotCore:
             self.mqtt_port = await _named(mqtt_port, self.broker.listen(host, mqtt_port, kind="mqtt"))
             secure = self.server_context()
             self.mqtts_port = await _named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
-            self.https_port = await _named(https_port, self._https_server.start(host, https_port, secure))
+            first, second = self._https_servers
+            self.https_port = await _named(https_port, first.start(host, https_port, secure))
+            if also_https_port is not None:
+                self.also_https_port = await _named(also_https_port, second.start(host, also_https_port, secure))
             self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         except BaseException:
             await self.stop()
@@ -270,7 +279,8 @@ class IotCore:
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._https_server.stop()
+            for server in self._https_servers:
+                await server.stop()
             await self.engine.stop()
             await self.broker.stop()
         self.database.close()
@@ -317,9 +327,13 @@ class IotCore:
         return refusal(error)
 
     def endpoint(self, kind: str) -> str:
-        """`host:port` that DescribeEndpoint gives: the HTTPS listener serves data, jobs and credentials alike."""
+        """What DescribeEndpoint gives: the HTTPS listener serves data, jobs and credentials alike.
+
+        It is `host:port`, and the bare host when the port is 443, as AWS's is.
+        """
         host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::1") else self.host
-        return f"{host}:{self.https_port}"
+        port = self.also_https_port or self.https_port
+        return host if port == 443 else f"{host}:{port}"
 
     # What the AWS endpoint and other rooms call
 
