@@ -414,8 +414,7 @@ class Core:
         for filter in packet.filters:
             old = session.subscriptions.pop(filter, None)
             if old is None:
-                # AWS's list of UNSUBACK reasons has no 0x11.
-                reasons.append(reason.SUCCESS if self.limits.aws else reason.NO_SUBSCRIPTION_EXISTED)
+                reasons.append(self._unsubscribe_reason(filter))
                 continue
             self.router.remove(old)
             if self.store is not None and session.expiry_s:
@@ -427,6 +426,16 @@ class Core:
             connection.send(codec.encode(answer, connection.version))
         if gone and connection.info is not None:
             self.observer.unsubscribed(connection.info, gone)
+
+    def _unsubscribe_reason(self, filter: str) -> int:
+        """The reason for a filter that was not subscribed to. AWS's list of UNSUBACK reasons has no 0x11."""
+        try:
+            share = parse_share(filter)
+        except ValueError:
+            return reason.TOPIC_FILTER_INVALID
+        if not is_filter(share.filter if share else filter):
+            return reason.TOPIC_FILTER_INVALID
+        return reason.SUCCESS if self.limits.aws else reason.NO_SUBSCRIPTION_EXISTED
 
     # PUBLISH
 

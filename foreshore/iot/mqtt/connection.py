@@ -168,10 +168,13 @@ class Connection:
 
     def _fail(self, error: PeerError) -> None:
         """End the connection for the peer's fault [MQTT-4.8.0-1] [MQTT-4.13.1-1]."""
+        code = error.reason or reason.MALFORMED_PACKET
+        if code == reason.PACKET_TOO_LARGE and self.core.limits.aws:
+            code = reason.QUOTA_EXCEEDED  # 0x95 is not among AWS's DISCONNECT reasons.
         if self.state in (NEW, CHECKING):
-            self.core.refuse(self, error.reason or reason.MALFORMED_PACKET, "CLIENT_ERROR", error.what)
+            self.core.refuse(self, code, "CLIENT_ERROR", error.what)
         else:
-            self.close(error.reason or reason.MALFORMED_PACKET, "CLIENT_ERROR", error.what)
+            self.close(code, "CLIENT_ERROR", error.what)
 
     # PUBLISH in
 
