@@ -31,6 +31,7 @@ from foreshore.iot.mqtt.properties import Properties
 from foreshore.iot.mqtt.retained import Retained
 from foreshore.iot.mqtt.routing import Handle, Route, Router, identifiers
 from foreshore.iot.mqtt.session import Delivery, Message, Session, Subscription, forwardable
+from foreshore.iot.mqtt.shares import Waiting
 from foreshore.iot.mqtt.store import Store
 from foreshore.iot.mqtt.timers import Wheel
 from foreshore.iot.mqtt.topics import has_wildcard, is_filter, is_topic, parse_share
@@ -72,6 +73,7 @@ class Core:
         self.sessions: dict[str, Session] = {}
         self.faults: dict[str, Faults] = {}
         self.counters: Counter[str] = Counter()
+        self.waiting = Waiting()
         self.router = Router(hash_matches_parent=limits.hash_matches_parent, may_receive=self._may_receive)
         self.retained_messages = Retained(hash_matches_parent=limits.hash_matches_parent)
         self._spans_left = SPANS_A_TICK
@@ -221,7 +223,10 @@ class Core:
         self.observer.connected(connection.info)
         if present:
             self._reassess(session)
+            self.waiting.settle(session)
             connection.resend()
+            for one in session.subscriptions.values():
+                self._take_waiting(one)
 
     def _reassess(self, session: Session) -> None:
         """The identity may be another one: ask again who receives what."""
@@ -343,6 +348,7 @@ class Core:
             connection.send(codec.encode(codec.Suback(packet.packet_id, reasons), connection.version))
         for subscription, is_new in granted:
             self._send_retained(connection, subscription, is_new)
+            self._take_waiting(subscription)
         if granted and connection.info is not None:
             self.observer.subscribed(connection.info, [subscription.filter for subscription, _ in granted])
 
@@ -632,10 +638,32 @@ class Core:
         """One member of the group gets it: a connected one at random, else a persistent one [MQTT-4.8.2-4]."""
         online = [one for one in group if one.session.connection is not None]
         ready = [one for one in online if one.session.connection and not one.session.connection.paused] or online
-        members = ready or [one for one in group if one.session.expiry_s]
+        if ready:
+            one = self.choose(ready)
+            self._deliver_long(one, message, min(one.qos, message.qos))
+            return
+        members = [one for one in group if one.session.expiry_s and min(one.qos, message.qos)]
         if members:
             one = self.choose(members)
-            self._deliver_long(one, message, min(one.qos, message.qos))
+            delivery = self._delivery(one.session, message, min(one.qos, message.qos), False, identifiers(one))
+            if self.enqueue(one.session, delivery):
+                self.waiting.note(one.filter, one.session, delivery)
+
+    def _take_waiting(self, one: Subscription) -> None:
+        """A member of a share group is there: what waits with absent members goes to it."""
+        if one.group is None:
+            return
+        for delivery in self.waiting.take(one.filter, one.session):
+            self._deliver_long(one, delivery.message, min(one.qos, delivery.qos))
+            self.settled(delivery)
+
+    def _bequeath(self, session: Session) -> None:
+        """A session ends: what waited with it for its share groups goes to another member, if there is one."""
+        for filter, delivery in self.waiting.abandon(session):
+            for group in self.route(delivery.message.topic).groups:
+                if group[0].filter == filter:
+                    self._deliver_shared(group, delivery.message)
+            self.settled(delivery)
 
     def enqueue(self, session: Session, delivery: Delivery) -> bool:
         """Keep a delivery for later; when the session's queue is full it is dropped and counted."""
@@ -745,7 +773,7 @@ class Core:
     # The end of connections and sessions
 
     def on_disconnect(self, connection: Connection, packet: codec.Disconnect) -> None:
-        """The client says goodbye [MQTT-3.14.4-3]; with reason 0x04 its will is sent all the same."""
+        """The client says goodbye; with any reason but 0 its will is sent all the same."""
         session = connection.session
         assert session is not None
         if p.SESSION_EXPIRY in packet.properties:
@@ -753,8 +781,8 @@ class Core:
             if asked and not session.expiry_s:
                 raise p.breach("a session expiry after none")  # 3.14.2.2.2
             session.expiry_s = min(asked, self.limits.session_expiry_max)
-        if packet.reason != reason.DISCONNECT_WITH_WILL:
-            session.will = None  # [MQTT-3.1.2-10]
+        if packet.reason == reason.SUCCESS:
+            session.will = None  # [MQTT-3.14.4-3]
         self.over(connection, "CLIENT_INITIATED_DISCONNECT", client_initiated=True)
         self.finish(connection)
 
@@ -806,6 +834,7 @@ class Core:
         self._send_will(session)
         for one in session.subscriptions.values():
             self.router.remove(one)
+        self._bequeath(session)
         for delivery in (*session.queue, *session.inflight.values()):
             if delivery is not None:
                 self.settled(delivery)

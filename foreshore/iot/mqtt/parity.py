@@ -23,7 +23,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("Message expiry", "yes", "0 taken for 1, capped at 604,800 s"),
     ("Topic aliases from clients (8)", "yes", "the broker sends aliases in the standard profile only"),
     ("Receive maximum, both ways", "yes", "QoS 1 is acknowledged at once, so a client can't exceed it"),
-    ("Shared subscriptions", "partly", "a random member; what waits for a persistent member stays with that member"),
+    ("Shared subscriptions", "yes", "a random member; QoS 1 waits for a group with a persistent member"),
     ("Overlapping subscriptions", "yes", "one copy at the highest QoS"),
     ("Subscription identifiers refused (0xA1)", "yes", "served in the standard profile"),
     ("Reserved $ topics", "yes", "0x90 or 0x8F by prefix"),

@@ -2,12 +2,16 @@
 
 import asyncio
 import random
+import socket
+import struct
+from types import SimpleNamespace
 
 import pytest
 
 from foreshore.iot.mqtt import codec
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt.codec import V5, V311
+from foreshore.iot.mqtt.server import SocketLink
 from tests.iot.mqtt.wire import Wire, serve
 
 
@@ -129,6 +133,44 @@ def test_random_bytes_harm_nobody_else():
         assert {type(packet) for packet in got} == {codec.Ack, codec.Publish}
 
     serve(scenario)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_a_client_that_resets_its_connection_while_it_is_refused(version):
+    async def scenario(broker, port):
+        linger = struct.pack("ii", 1, 0)
+        for index in range(50):
+            with socket.create_connection(("127.0.0.1", port)) as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                raw.sendall(codec.encode(codec.Connect(f"c{index}", version), version) + b"\x00\x00" * 20)
+            await asyncio.sleep(0)
+        good = await Wire.open(port, "good", version)
+        assert (await good.receive()).reason == 0
+
+    serve(scenario)
+
+
+def test_a_link_that_was_reset_before_we_close_it():
+    class Reset:
+        def __init__(self):
+            self.calls = []
+
+        def is_closing(self):
+            return False
+
+        def can_write_eof(self):
+            return True
+
+        def write_eof(self):
+            raise OSError(107, "Transport endpoint is not connected")
+
+        def abort(self):
+            self.calls.append("abort")
+
+    link = SocketLink(SimpleNamespace(is_stopping=False), "mqtt")
+    link.transport = Reset()
+    link.close()
+    assert link.transport.calls == ["abort"]
 
 
 def test_a_subscriber_that_never_reads_is_bounded_and_stops_nobody():

@@ -57,7 +57,11 @@ class Wire:
 
 
 def serve(scenario, **options):
+    """Run a scenario beside a broker; an error that reaches the event loop fails the test."""
+
     async def main():
+        failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
         broker = Broker(**{"access": Guard(), "rate_limits": False, **options})
         port = await broker.listen("127.0.0.1", 0)
         try:
@@ -66,5 +70,6 @@ def serve(scenario, **options):
             await asyncio.gather(*(wire.close() for wire in Wire.opened))
             Wire.opened.clear()
             await broker.stop()
+        assert failures == []
 
     asyncio.run(main())
