@@ -17,7 +17,7 @@ from typing import Any
 
 from foreshore.cloud.routing import Target
 from foreshore.core_link import CoreLink
-from foreshore.core_services import CoreSecrets, CoreShadows, credentials
+from foreshore.core_services import CoreSecrets, credentials
 from foreshore.errors import UserError
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.deployments import read_document
@@ -25,6 +25,7 @@ from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.recipe_store import deployment_file
 from foreshore.greengrass.service import Core
 from foreshore.greengrass.stream_manager.service import StreamManager
+from foreshore.greengrass.stream_manager.settings import NAME as STREAM_MANAGER
 from foreshore.greengrass.supervisor import factory
 from foreshore.greengrass.watcher import Watcher
 from foreshore.http import Request, Response
@@ -123,14 +124,14 @@ class CoreDevice:
         self._stops.append(secrets.close)
         self.core = Core(
             root=self.root, thing=self.thing, region=self.project.region, account=self.project.account,
-            cloud=self.link, shadows=CoreShadows(self.iot.shadows), fetch_secret=secrets.fetch, credentials=credentials,
+            cloud=self.link, fetch_secret=secrets.fetch, credentials=credentials,
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
+            services={STREAM_MANAGER: self.streams},
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
         )  # fmt: skip
-        await self.streams.start()
-        self._stops += [self.streams.stop, self.core.stop]
+        self._stops.append(self.core.stop)
         await self.core.start()
 
     async def deploy(self) -> None:

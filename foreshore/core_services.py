@@ -1,8 +1,7 @@
-"""What a core's components get from the cloud side through IPC: shadows, secrets, credentials."""
+"""What a core's components get from the cloud side through IPC: secrets, credentials."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,36 +11,8 @@ import orjson
 
 from foreshore.errors import AwsError
 from foreshore.http import Client
-from foreshore.iot.shadows import Shadows
 
 CREDENTIALS_HOURS = 1
-
-
-class CoreShadows:
-    """`greengrass.ipc.operation.Shadows` over IoT Core's own: what a component writes is in sync at once."""
-
-    def __init__(self, shadows: Shadows) -> None:
-        self._shadows = shadows
-
-    async def get(self, thing: str, name: str | None, /) -> bytes:
-        """A document."""
-        return self._shadows.get(thing, name or "")
-
-    async def update(self, thing: str, name: str | None, payload: bytes, /) -> bytes:
-        """Apply an update."""
-        return self._shadows.update(thing, name or "", payload)
-
-    async def delete(self, thing: str, name: str | None, /) -> bytes:
-        """Delete a shadow."""
-        return self._shadows.delete(thing, name or "")
-
-    async def list_named(
-        self, thing: str, next_token: str | None, page_size: int, /
-    ) -> tuple[list[str], str | None, float]:
-        """A page of names; the token is the last name given."""
-        names = [name for name in self._shadows.names(thing) if name and name > (next_token or "")]
-        page = names[:page_size]
-        return page, page[-1] if len(names) > page_size else None, time.time()
 
 
 class CoreSecrets:

@@ -36,6 +36,7 @@ SHELLS = {
     "greengrass/deployer.py",
     "greengrass/effective_configuration.py",
     "greengrass/processes.py",
+    "greengrass/provided_services.py",
     "greengrass/recipe_store.py",
     "greengrass/runner.py",
     "greengrass/server.py",

@@ -6,7 +6,7 @@ operations about components. Pure: no process, file or clock here; times are ms 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -252,7 +252,8 @@ class ConfigurationValidations:
 
 @dataclass(slots=True)
 class CoreContext:
-    """What a core gives its component lifecycle. `ipc_socket` is absolute; `environment` is added to every step's."""
+    """What a core gives its component lifecycle. `ipc_socket` is absolute; `environment` is added to every step's;
+    `settle` waits until the core's own services have their present configuration."""
 
     root: Path
     thing: str
@@ -267,6 +268,7 @@ class CoreContext:
     span: EmitSpan
     log: EmitLog
     environment: dict[str, str] = field(default_factory=dict)
+    settle: Callable[[], Awaitable[None]] | None = None
 
 
 ComponentsFactory = Callable[[CoreContext], Components]

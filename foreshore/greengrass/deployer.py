@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foreshore.errors import ForeshoreError, UserError
@@ -32,7 +32,7 @@ from foreshore.greengrass.deployments import (
 )
 from foreshore.greengrass.lifecycle import DependenciesReady, Request, State, bootstrap_outcome
 from foreshore.greengrass.processes import Processes, order_of
-from foreshore.greengrass.provided import NUCLEUS, PROVIDED, PROVIDED_VERSIONS
+from foreshore.greengrass.provided import CLI, DEFAULTS, NUCLEUS, PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipe_store import RecipeStore
 from foreshore.greengrass.recipes import Recipe
 from foreshore.greengrass.resolution import resolve
@@ -63,6 +63,7 @@ class _Before:
     configuration: Snapshot
     definitions: dict[str, Definition]
     groups: Groups = field(default_factory=dict)
+    provided: set[str] = field(default_factory=set)
 
 
 class Deployer:
@@ -80,9 +81,11 @@ class Deployer:
         profile: Profile,
         say: Say,
         on_over: Callable[[Deployment, int], None],
+        settle_services: Callable[[], Awaitable[None]] | None = None,
         settle_s: float = SETTLE_S,
     ) -> None:
         self.groups: Groups = {}
+        self.provided: set[str] = set()
         self.deployments: dict[str, Deployment] = {}
         self._processes = processes
         self._recipes = recipes
@@ -93,6 +96,7 @@ class Deployer:
         self._profile = profile
         self._say = say
         self._on_over = on_over
+        self._settle_services = settle_services
         self._settle_s = settle_s
         self._queue: asyncio.Queue[Deployment] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
@@ -203,9 +207,13 @@ class Deployer:
         if deployment.cancelled.is_set():
             _cancel(deployment.status)
             return
-        before = _Before(self._configuration.snapshot(), dict(self._processes.definitions), dict(self.groups))
+        before = _Before(
+            self._configuration.snapshot(), dict(self._processes.definitions), dict(self.groups), self.provided
+        )
         self.groups = {**self.groups, deployment.group: dict(document.components)}
         self._configure(recipes, document, now)
+        if self._settle_services is not None:
+            await self._settle_services()
         broken = await self._apply(deployment, wanted, work)
         self._updates.announce_post(deployment.id, work.touched)
         if deployment.cancelled.is_set():
@@ -264,11 +272,32 @@ class Deployer:
                 recipe.name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now
             )
             self._warn_of_kept_defaults(recipe.name, defaults)
-        for name, update in document.updates.items():
+        for name in document.updates:
             if name not in document.components and name in recipes:
                 self._say("WARN", f"{name} is no root component of the deployment: its configuration update is ignored")
-            elif name in PROVIDED and name not in recipes:
-                self._configuration.apply(name, defaults={}, reset=update.reset, merge=update.merge, timestamp=now)
+        self._configure_provided(recipes, document, now)
+
+    def _configure_provided(self, recipes: Mapping[str, Recipe], document: DeploymentDocument, now: int) -> None:
+        """Configure AWS's components that this core stands for; forget those that are no longer deployed."""
+        used = self._provided_among(dependency for recipe in recipes.values() for dependency in recipe.dependencies)
+        named = {name for name in document.updates if name in PROVIDED and name not in recipes}
+        for name in sorted(used | named):
+            update = document.updates.get(name, ConfigurationUpdate())
+            defaults = DEFAULTS.get(name, {})
+            self._configuration.apply(name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now)
+        for name in self.provided - used - named - {NUCLEUS, CLI}:
+            self._configuration.remove(name)
+        self.provided = used
+
+    def _provided_among(self, dependencies: Iterable[str]) -> set[str]:
+        """AWS's components in use: roots of any group, and dependencies."""
+        roots = {name for components in self.groups.values() for name in components}
+        return {name for name in roots | set(dependencies) if name in PROVIDED} - self._processes.runners.keys()
+
+    def restore_provided(self) -> None:
+        """Find again which of AWS's components are in use, at a start."""
+        definitions = self._processes.definitions.values()
+        self.provided = self._provided_among(dependency for each in definitions for dependency in each.dependencies)
 
     def _refuse_policies(self, previews: Mapping[str, Mapping[str, object]]) -> None:
         """On lite, a malformed policy resource fails the deployment. Raises UserError."""
@@ -443,6 +472,7 @@ class Deployer:
         await self._remove(work.remove)
         self._configuration.restore(before.configuration)
         self.groups = before.groups
+        self.provided = before.provided
         again = Plan(add=work.add, reinstall=work.reinstall, restart=work.restart)
         return not await self._apply(deployment, before.definitions, again)
 

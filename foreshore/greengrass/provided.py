@@ -1,4 +1,4 @@
-"""The components of AWS's that the core itself stands for. Pure: a table.
+"""The components of AWS's that the core itself stands for: versions and default configurations. Pure: tables.
 
 A recipe may depend on them and a deployment may configure them, without a recipe of theirs; their configuration is
 kept like any other's. The version is the one whose behaviour is followed; any requirement is accepted, and one that
@@ -20,8 +20,8 @@ PROVIDED: Mapping[str, str] = {
     CLI: GGC_VERSION,
     "aws.greengrass.TokenExchangeService": "2.0.3",
     "aws.greengrass.ShadowManager": "2.3.9",
-    "aws.greengrass.SecretManager": "2.1.8",
-    "aws.greengrass.StreamManager": "2.1.13",
+    "aws.greengrass.SecretManager": "2.2.0",
+    "aws.greengrass.StreamManager": "2.2.1",
     "aws.greengrass.DiskSpooler": "1.0.5",
     "aws.greengrass.clientdevices.Auth": "2.5.0",
     "aws.greengrass.clientdevices.mqtt.Bridge": "2.3.2",
@@ -30,9 +30,20 @@ PROVIDED: Mapping[str, str] = {
 
 PROVIDED_VERSIONS: Mapping[str, Version] = {name: Version.parse(text) for name, text in PROVIDED.items()}
 
+# The recipes' DefaultConfiguration, where a component has one (developer guide, the components' pages). What the edge
+# chooses itself, such as the stream manager's port, is left out.
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "aws.greengrass.ShadowManager": {"strategy": {"type": "realTime"}},
+    "aws.greengrass.SecretManager": {"cloudSecrets": []},
+    "aws.greengrass.LogManager": {"periodicUploadIntervalSec": "300"},
+    "aws.greengrass.StreamManager": {"STREAM_MANAGER_AUTHENTICATE_CLIENT": "true", "LOG_LEVEL": "INFO"},
+    "aws.greengrass.telemetry.NucleusEmitter": {
+        "pubSubPublish": "true", "mqttTopic": "", "telemetryPublishIntervalMs": "60000",
+    },
+}  # fmt: skip
+
 HINTS: Mapping[str, str] = {
     "aws.greengrass.LambdaManager": "Foreshore's Lambda host runs handlers as generic components.",
     "aws.greengrass.LambdaLauncher": "Foreshore's Lambda host runs handlers as generic components.",
     "aws.greengrass.LambdaRuntimes": "Foreshore's Lambda host runs handlers as generic components.",
-    "aws.greengrass.LogManager": "Component logs are in <root>/logs and in `foreshore logs`.",
 }

@@ -40,6 +40,7 @@ from foreshore.greengrass.eventstream import STRING, Header
 from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.cli_access import is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
+from foreshore.greengrass.provided_services import Provided, Services
 from foreshore.greengrass.publish_spans import TICK_S, PublishSpans
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
@@ -76,7 +77,8 @@ FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any
 
 class Core:
     """A core device. `fetch_secret(id, version id, stage)` gives Secrets Manager's answer, `credentials()` the token
-    exchange's `{AccessKeyId, SecretAccessKey, Token, Expiration}`."""
+    exchange's `{AccessKeyId, SecretAccessKey, Token, Expiration}`; `services` are further services under the names of
+    AWS's components."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Core:
         credentials: Credentials | None = None,
         client_devices: ClientDevices | None = None,
         components: ComponentsFactory | None = None,
+        services: Mapping[str, Provided] | None = None,
     ) -> None:
         self.root = root
         self.thing = thing
@@ -118,6 +121,7 @@ class Core:
         self._tick: asyncio.TimerHandle | None = None
         self._log = log
         self._factory = components
+        self._given_services = dict(services or {})
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], None]] = []
         self._told: set[tuple[str, str]] = set()
@@ -132,14 +136,14 @@ class Core:
         self._is_started = True
         try:
             self._open_state()
+            self.services = Services({**self._own_services(), **self._given_services}, self._deployed, self.say)
+            self._stops.append(self.services.stop)
             environment = await self._start_exchange()
             self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
             await self._listen()
             self.cloud.start()
             self._configure_devices()
-            if self._shadow_manager is not None:
-                self._shadow_manager.start()
-                self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
+            await self.services.start()
             await self.lifecycle.start()
         except BaseException:
             await self.stop()
@@ -158,12 +162,19 @@ class Core:
         self._stops.append(self.cloud.stop)
         if self._given_shadows is None and not is_lite:
             self._shadow_manager = ShadowManager(self, ShadowStore(self.root / "work" / SHADOW_MANAGER / "shadows.db"))
-            self._stops.append(self._shadow_manager.stop)
             self.shadows = self._shadow_manager
         self._effective = EffectiveConfiguration(
             self.root / "config" / "effectiveConfig.yaml", self._effective_document
         )
         self._closers.append(self._effective.close)
+
+    def _own_services(self) -> dict[str, Provided]:
+        """The services that this core stands for by itself, under the names of AWS's components."""
+        return {} if self._shadow_manager is None else {SHADOW_MANAGER: self._shadow_manager}
+
+    def _deployed(self, component: str) -> dict[str, object] | None:
+        """A component's configuration, None when it is not deployed."""
+        return self.configuration.document(component) if component in self.configuration else None
 
     async def _start_exchange(self) -> dict[str, str]:
         """Serve credentials, if we were given any; what components see of it."""
@@ -218,6 +229,7 @@ class Core:
             span=self._span,
             log=self._log,
             environment=environment,
+            settle=self.services.settle,
         )
 
     def _authenticate(self, headers: Mapping[str, object], payload: bytes) -> tuple[str, Sequence[Header]] | None:
@@ -272,8 +284,7 @@ class Core:
             self._configure_nucleus(change)
         if change.component == CLIENT_DEVICES:
             self._configure_devices()
-        if change.component == SHADOW_MANAGER and self._shadow_manager is not None:
-            self._shadow_manager.configure(self.configuration.document(SHADOW_MANAGER))
+        self.services.changed(change.component)
         if not change.path or change.path[0].lower() == "accesscontrol":
             self._load_policies(change.component)
 

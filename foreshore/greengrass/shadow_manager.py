@@ -133,7 +133,7 @@ class ShadowManager:
         # Shadows that were compared with the cloud since the link came up: before that a push might undo its changes.
         self._in_step: set[Shadow] = set()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Answer on the local topics and follow the link."""
         for filter in _FILTERS:
             self._stops.append(self._core.subscribe_local(filter, self._on_local, source=NAME, others_only=True))
@@ -152,9 +152,9 @@ class ShadowManager:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._store.close()
 
-    def configure(self, configuration: Mapping[str, Any]) -> None:
+    async def configure(self, configuration: Mapping[str, Any] | None) -> None:
         """Take the component's configuration, now and whenever it changes."""
-        self._settings = read_settings(configuration, self._core.thing)
+        self._settings = read_settings(configuration or {}, self._core.thing)
         for shadow in set(self._following) - self._settings.shadows:
             self._unfollow(shadow)
         for shadow in self._settings.shadows - set(self._following):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +80,7 @@ class Supervisor:
         updates: ComponentUpdates | None = None,
         validations: ConfigurationValidations | None = None,
         project: Path | None = None,
+        settle: Callable[[], Awaitable[None]] | None = None,
         platform: Mapping[str, str] | None = None,
         settle_s: float = SETTLE_S,
     ) -> None:
@@ -111,6 +112,7 @@ class Supervisor:
             profile=profile,
             say=self.say,
             on_over=self._deployment_over,
+            settle_services=settle,
             settle_s=settle_s,
         )
         self._tokens = tokens
@@ -168,6 +170,7 @@ class Supervisor:
                 self.processes.definitions[name] = definition
             except ForeshoreError as error:
                 self.say("ERROR", f"{name} {version} can't be started again: {error}")
+        self.deployer.restore_provided()
 
     def _read_state(self) -> _Deployed:
         file = self.root / "deployments/state.json"
@@ -323,8 +326,8 @@ class Supervisor:
     # components
 
     def statuses(self) -> list[ComponentStatus]:
-        """Every deployed component, then the nucleus and its CLI."""
-        names = [*order_of(self.processes.definitions), NUCLEUS, CLI]
+        """Every deployed component, then the nucleus, its CLI and what else of AWS's is deployed."""
+        names = [*order_of(self.processes.definitions), NUCLEUS, CLI, *sorted(self.deployer.provided)]
         return [self.details(name) for name in dict.fromkeys(names)]
 
     def details(self, name: str) -> ComponentStatus:
@@ -407,6 +410,7 @@ def factory(
             updates=context.updates,
             validations=context.validations,
             project=project,
+            settle=context.settle,
         )
 
     return make

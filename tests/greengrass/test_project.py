@@ -289,11 +289,11 @@ def test_the_command_line_without_an_edge(tmp_path: Path) -> None:
 
 def test_aws_components_that_are_not_emulated_say_so(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
-        wish = "ComponentDependencies:\n  aws.greengrass.LogManager: {VersionRequirement: ^2.0.0}\n"
+        wish = "ComponentDependencies:\n  aws.greengrass.DockerApplicationManager: {VersionRequirement: ^2.0.0}\n"
         bench.recipe("app", body=wish, run=SLEEP)
         status = await bench.deploy(app="1.0.0")
-        assert "does not emulate the component aws.greengrass.LogManager" in status.failure_cause
-        bench.recipe("app", body=wish.replace("LogManager", "Nucleus"), run=SLEEP)
+        assert "does not emulate the component aws.greengrass.DockerApplicationManager" in status.failure_cause
+        bench.recipe("app", body=wish.replace("DockerApplicationManager", "Nucleus"), run=SLEEP)
         assert (await bench.deploy(app="1.0.0")).status == "SUCCEEDED"
 
     run(tmp_path, work)

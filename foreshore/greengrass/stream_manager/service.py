@@ -97,10 +97,10 @@ class StreamManager:
 
     # configuration
 
-    async def configure(self, configuration: Mapping[str, Any]) -> None:
+    async def configure(self, configuration: Mapping[str, Any] | None) -> None:
         """Take the component's configuration. Another port or folder closes all connections, as a restart does."""
         async with self._changing:
-            settings, findings = read_settings(configuration)
+            settings, findings = read_settings(configuration or {})
             for finding in findings:
                 self._say("ERROR", finding)
             moved = (settings.port, settings.folder) != (self._settings.port, self._settings.folder)
