@@ -1,4 +1,7 @@
-"""The local certificate authority: `ca.pem`, the server's certificate, and device certificates (ECDSA P-256).
+"""The local certificate authority: `ca.pem`, the server's certificate, and device certificates.
+
+Its own keys are ECDSA P-256. A key pair that a device asks for is RSA of 2048 bits, as on AWS; making one takes some
+50 ms of a core, so it is done in a thread. Devices that prefer ECDSA send a CSR.
 
 Devices trust `ca.pem` as they trust Amazon Root CA 1 on AWS. A certificate's id is, as on AWS, the SHA-256 of its DER
 form in hex. Private keys are written 0600. Times and file folders are arguments of the calls; no socket here.
@@ -11,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +31,9 @@ DEVICE_YEARS_END = datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)
 """AWS's own device certificates end at this moment."""
 
 _DAY = timedelta(days=1)
+
+
+InThread = Callable[[Callable[[], rsa.RSAPrivateKey]], Awaitable[rsa.RSAPrivateKey]]
 
 
 class Issued(NamedTuple):
@@ -80,6 +87,10 @@ def write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 def _key_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
     return key.private_bytes(
         serialization.Encoding.PEM,
@@ -105,7 +116,8 @@ def _name(common_name: str, organization: str = "") -> x509.Name:
 class Authority:
     """Signs certificates with the CA kept in a folder (`ca.pem`, `ca.key`, `server.pem`, `server.key`)."""
 
-    def __init__(self, folder: Path, *, region: str, now: datetime) -> None:
+    def __init__(self, folder: Path, *, region: str, now: datetime, in_thread: InThread | None = None) -> None:
+        self._in_thread = in_thread
         self.folder = folder
         self.ca_path = folder / "ca.pem"
         self.server_certificate = folder / "server.pem"
@@ -218,8 +230,23 @@ class Authority:
     def issue(
         self, now: datetime, *, common_name: str = "AWS IoT Certificate", until: datetime | None = None
     ) -> Issued:
-        """Make a device's key pair and certificate; `until` ends its validity before AWS's usual end."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """Make an ECDSA key pair and certificate; `until` ends its validity before AWS's usual end."""
+        return self._issue(ec.generate_private_key(ec.SECP256R1()), now, common_name, until)
+
+    async def issue_keys(
+        self, now: datetime, *, common_name: str = "AWS IoT Certificate", until: datetime | None = None
+    ) -> Issued:
+        """As `issue`, with the 2048-bit RSA key pair that CreateKeysAndCertificate promises."""
+        key = await self._in_thread(_rsa_key) if self._in_thread is not None else _rsa_key()
+        return self._issue(key, now, common_name, until)
+
+    def _issue(
+        self,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        now: datetime,
+        common_name: str,
+        until: datetime | None,
+    ) -> Issued:
         certificate = self._sign(_name(common_name), key.public_key(), now, until or DEVICE_YEARS_END, [])
         return Issued(
             certificate_id(der_of(certificate)), pem_of(certificate), _key_pem(key), _public_pem(key.public_key())

@@ -138,9 +138,10 @@ class Certificates:
             "certificatePem": issued.certificate,
         }
 
-    def create_keys(self, params: Params, context: CallContext) -> Document:
+    async def create_keys(self, params: Params, context: CallContext) -> Document:
         """CreateKeysAndCertificate."""
-        issued = self.issue(active=params.get("setAsActive", False))
+        issued = await self._authority.issue_keys(self._now())
+        self.store(issued.certificate, issued.certificate_id, "ACTIVE" if params.get("setAsActive") else "INACTIVE")
         pair = {"PublicKey": issued.public_key, "PrivateKey": issued.private_key}
         return {**self._created(issued), "keyPair": pair}
 

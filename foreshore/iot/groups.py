@@ -195,7 +195,7 @@ class ThingGroups:
             },
             "thingGroupMetadata": {
                 "parentGroupName": group.get("parent"),
-                "rootToParentThingGroups": [self._named(each) for each in parents],
+                "rootToParentThingGroups": [self._named(each) for each in parents] or None,
                 "creationDate": group["creationDate"],
             },
         }

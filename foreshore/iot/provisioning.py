@@ -233,11 +233,11 @@ class Provisioning:
 
     # Claims
 
-    def create_claim(self, params: Params, context: CallContext) -> Document:
+    async def create_claim(self, params: Params, context: CallContext) -> Document:
         """CreateProvisioningClaim: a certificate for five minutes that may do nothing but provision by the template."""
         name = self.find(params["templateName"])["templateName"]
         until = self._now() + timedelta(seconds=CLAIM_S)
-        issued = self._authority.issue(self._now(), common_name="AWS IoT Certificate", until=until)
+        issued = await self._authority.issue_keys(self._now(), until=until)
         self._certificates.store(issued.certificate, issued.certificate_id, "ACTIVE")
         policy = f"ProvisioningClaim-{name}"
         self._policies.ensure(policy, _claim_policy(self._ground.arns.iot, name))
@@ -423,7 +423,7 @@ class Provisioning:
         try:
             request = _decode(publication.payload, form)
             if create == "create":
-                answer = self._pending(self._authority.issue(self._now()))
+                answer = self._pending(await self._authority.issue_keys(self._now()))
             elif create:
                 answer = self._from_csr(request)
             else:

@@ -101,7 +101,7 @@ class IotCore:
         self._check_roles = check_roles
         self._strict_live = strict_live
         self.database = open_database(state / "iot.db")
-        self.authority = Authority(certs, region=region, now=datetime.now(UTC))
+        self.authority = Authority(certs, region=region, now=datetime.now(UTC), in_thread=asyncio.to_thread)
         self.ground = Ground(self.database, self.arns, time.time, lambda: str(uuid.uuid4()))
         self._contexts: list[ssl_module.SSLContext] = []
         self._is_running = False

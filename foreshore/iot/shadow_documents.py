@@ -104,6 +104,9 @@ def update(current: Mapping[str, Json] | None, request: Mapping[str, Json], now:
     tail: dict[str, Json] = {"version": version + 1, "timestamp": now, **({"clientToken": token} if token else {})}
     stamps = {section: _stamps(value, now) for section, value in sent.items() if value is not None}
     accepted = {"state": dict(sent), "metadata": stamps, **tail}
+    if request["state"] is None:
+        # As the live service answers it: the state null, and a bare timestamp as metadata.
+        accepted |= {"state": None, "metadata": {"timestamp": now}}
     return Update(document, accepted, _delta_message(document, tail), _documents_message(before, document, tail))
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from foreshore.errors import UserError
 from foreshore.http import Client, Response
@@ -33,6 +37,17 @@ class Identity:
     device: str
     certificate: Path
     key: Path
+
+
+def _key_and_request(device: str) -> tuple[str, str]:
+    """A P-256 key made here, and the CSR for it, both PEM: a fleet's keys cost little, and never leave the device."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device[:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private.decode(), request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 class Registrar:
@@ -74,7 +89,9 @@ class Registrar:
             return identity
         await self._checked("POST", f"/policies/{POLICY_NAME}", {"policyDocument": orjson.dumps(POLICY).decode()})
         await self._checked("POST", f"/things/{quote(device, safe='')}", {})
-        made = orjson.loads(await self._checked("POST", "/keys-and-certificate?setAsActive=true", {}))
+        key, request = _key_and_request(device)
+        wish = {"certificateSigningRequest": request}
+        made = orjson.loads(await self._checked("POST", "/certificates?setAsActive=true", wish))
         arn = made["certificateArn"]
         await self._checked("PUT", f"/target-policies/{POLICY_NAME}", {"target": arn})
         await self._checked(
@@ -84,7 +101,7 @@ class Registrar:
         identity.certificate.write_text(made["certificatePem"])
         descriptor = os.open(identity.key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(made["keyPair"]["PrivateKey"])
+            file.write(key)
         return identity
 
     async def close(self) -> None:

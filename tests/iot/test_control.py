@@ -96,6 +96,7 @@ def test_groups(edge):
     assert iot.list_things_in_thing_group(thingGroupName="site")["things"] == ["b"]
     assert iot.list_things_in_thing_group(thingGroupName="site", recursive=True)["things"] == ["a", "b"]
     assert [each["groupName"] for each in iot.list_thing_groups_for_thing(thingName="a")["thingGroups"]] == ["hall"]
+    assert list(iot.describe_thing_group(thingGroupName="site")["thingGroupMetadata"]) == ["creationDate"]
     metadata = iot.describe_thing_group(thingGroupName="hall")["thingGroupMetadata"]
     assert metadata["parentGroupName"] == "site"
     assert [each["groupName"] for each in metadata["rootToParentThingGroups"]] == ["site"]
@@ -198,7 +199,7 @@ def test_certificates(edge):
     iot = edge.client()
     made = iot.create_keys_and_certificate()
     identifier, arn = made["certificateId"], made["certificateArn"]
-    assert made["keyPair"]["PrivateKey"].startswith("-----BEGIN EC PRIVATE KEY-----")
+    assert made["keyPair"]["PrivateKey"].startswith("-----BEGIN RSA PRIVATE KEY-----")
     described = iot.describe_certificate(certificateId=identifier)["certificateDescription"]
     assert described["status"] == "INACTIVE"
     assert described["validity"]["notAfter"] > datetime.now(UTC)

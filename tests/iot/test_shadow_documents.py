@@ -58,6 +58,13 @@ def test_null_removes_and_arrays_are_replaced_whole():
     assert third.accepted["state"] == {"desired": None}
 
 
+def test_a_null_state_empties_the_shadow_and_is_echoed():
+    first = update(None, {"state": {"desired": {"a": 1}}}, 10).document
+    result = update(first, {"state": None}, 20)
+    assert (result.document["state"], result.document["metadata"], result.document["version"]) == ({}, {}, 2)
+    assert result.accepted == {"state": None, "metadata": {"timestamp": 20}, "version": 2, "timestamp": 20}
+
+
 def test_a_deleted_shadow_goes_on_with_its_version():
     assert update({"version": 7}, {"state": {"reported": {"a": 1}}}, 10).document["version"] == 8
 
