@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup demo dev test check bench docs lock clean
+.PHONY: help setup demo dev test fuzz check bench docs lock clean
 
 help:
 	@echo "make demo   replay real sensor data through the whole chain and reconcile every count"
 	@echo "make dev    start the local AWS edge"
 	@echo "make test   pass the tests"
+	@echo "make fuzz   search for bytes that break the MQTT broker (SECONDS=60 a target; needs atheris)"
 	@echo "make check  types, style, imports, documents"
 	@echo "make bench  boot time, import time and each room's benchmark"
 	@echo "make docs   write the generated documents again"
@@ -38,6 +39,11 @@ dev: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+SECONDS ?= 60
+fuzz: $(READY)
+	@for target in decoder frames broker; do \
+		$(BIN)/python tests/fuzz/run.py $$target --seconds $(SECONDS) --corpus .foreshore/fuzz/$$target || exit 1; done
 
 check: $(READY)
 	@$(BIN)/ruff check .

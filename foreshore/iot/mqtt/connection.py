@@ -141,6 +141,8 @@ class Connection:
             if first != 0x10:
                 raise breach("the first packet must be CONNECT")  # [MQTT-3.1.0-1]
             self.core.on_connect(self, codec.decode_connect(kind, data[start:stop], 0))
+        elif kind == p.CONNECT:
+            raise breach("a second CONNECT")  # [MQTT-3.1.0-2]
         elif first == 0x40:
             self._on_puback(data, start, stop)
         elif first == 0xC0:
