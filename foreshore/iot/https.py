@@ -23,7 +23,7 @@ from foreshore.shapes.service_model import access_key, new_request_id
 
 _CREDENTIALS = re.compile(r"/role-aliases/([^/]+)/credentials")
 _QUERY_KEY = re.compile(r"[?&]X-Amz-Credential=([^%/&]+)")
-_JOBS = re.compile(r"/things/[^/]+/jobs(/|$)")
+_JOBS = re.compile(r"/things/[^/]+/jobs(/|$)|/command-executions$")
 _DATA = ("/topics/", "/retainedMessage", "/connections/", "/things/", "/api/things/shadow/")
 
 Upgrade = Callable[[Request, object], Response]

@@ -11,10 +11,22 @@ Item = TypeVar("Item")
 
 
 def tokens(
-    items: Iterable[Item], params: dict[str, Any], name: str, *, key: Callable[[Item], str] = str, default: int = 100
+    items: Iterable[Item],
+    params: dict[str, Any],
+    name: str,
+    *,
+    key: Callable[[Item], str] = str,
+    default: int = 100,
+    reverse: bool = False,
+    code: str = "InvalidRequestException",
 ) -> dict[str, Any]:
-    """A page under `name`, by nextToken and maxResults; `items` ascend by `key`."""
-    page, token = paginate(items, params.get("nextToken"), params.get("maxResults"), key=key, default=default)
+    """A page under `name`, by nextToken and maxResults; `items` ascend by `key`, or descend with `reverse`.
+
+    Raises AwsError `code` for a token that is not ours.
+    """
+    page, token = paginate(
+        items, params.get("nextToken"), params.get("maxResults"), key=key, default=default, reverse=reverse, code=code
+    )
     return {name: page, "nextToken": token}
 
 

@@ -69,7 +69,13 @@ ROWS: list[tuple[str, str, str]] = [
         "Rollouts, aborts, timeouts, retries, templates, both APIs, events. Not: scheduling windows, documentSource "
         "from S3, presigned URLs.",
     ),
-    ("Commands", "no", "NotEmulated."),
+    (
+        "Commands",
+        "partly",
+        "Static and dynamic payloads, parameters and their conditions, time outs, both APIs, device topics in JSON and "
+        "CBOR, events, deprecation and deletion after 12 hours. A placeholder that is a whole string of the template "
+        "takes the value's own type. Not: the namespace AWS-IoT-FleetWise, the quota of executions at once a device.",
+    ),
     ("Certificate providers, OCSP stapling, custom server certificates", "no", "One local CA signs for all endpoints."),
     (
         "IoT policies",

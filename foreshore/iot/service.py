@@ -28,6 +28,7 @@ from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.authority import Authority, certificate_id, write_private
 from foreshore.iot.authorizers import Authorizers
 from foreshore.iot.certificates import Certificates
+from foreshore.iot.commands import Commands, CommandsData
 from foreshore.iot.control import Authorization, Part, service_of
 from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
@@ -182,6 +183,7 @@ class IotCore:
             time.time,
         )
         self.jobs = Jobs(self.ground, self.tags, self.groups, self.broker, self.settings.events_on)
+        self.commands = Commands(self.ground, self.tags, self.broker, self.data_plane.permit)
         self._tasks: set[asyncio.Task[None]] = set()
         self.provisioning = Provisioning(
             self.ground, self.tags, self.authority, self.certificates, self.registry, self.policies, self.groups,
@@ -213,7 +215,8 @@ class IotCore:
     @cached_property
     def jobs_data(self) -> Service:
         """The `iot-jobs-data` API."""
-        return service_of("iot-jobs-data", [JobsData(self.jobs, self.data_plane.permit)])
+        parts: list[Part] = [JobsData(self.jobs, self.data_plane.permit), CommandsData(self.commands)]
+        return service_of("iot-jobs-data", parts)
 
     def parts(self) -> list[Part]:
         """The parts of the control plane, each with its operations."""
@@ -230,6 +233,7 @@ class IotCore:
             self.settings,
             self.authorization,
             self.jobs,
+            self.commands,
             self.provisioning,
         ]
 
@@ -267,6 +271,7 @@ class IotCore:
     def _tick(self) -> None:
         """Once a second: what jobs and provisioning have to do in time."""
         self.jobs.tick()
+        self.commands.tick()
         self.provisioning.tick()
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
 
