@@ -199,7 +199,7 @@ class WebSocketLink(asyncio.Protocol):
         self._broker.wake()
 
     def write(self, data: bytes) -> None:
-        self.transport.write(websocket.frame(websocket.BINARY, data))
+        self.transport.write(websocket.packet_frames(data))
 
     def close(self) -> None:
         _close_soon(self.transport)
@@ -380,11 +380,12 @@ class Broker(Core):
             http_query=request.query,
         )  # fmt: skip
         _describe_tls(connect, request.tls)
+        # Lower case, as AWS answers: AWSIoTPythonSDK looks for just these bytes.
         headers = [
-            (b"Upgrade", b"websocket"),
-            (b"Connection", b"Upgrade"),
-            (b"Sec-WebSocket-Accept", accepted),
-            (b"Sec-WebSocket-Protocol", protocol.encode()),
+            (b"upgrade", b"websocket"),
+            (b"connection", b"upgrade"),
+            (b"sec-websocket-accept", accepted),
+            (b"sec-websocket-protocol", protocol.encode()),
         ]
         return Response(101, headers, upgrade=lambda transport, rest: WebSocketLink(self, connect))
 

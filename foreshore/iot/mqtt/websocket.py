@@ -14,6 +14,7 @@ from foreshore.errors import PeerError
 SUBPROTOCOLS = ("mqtt", "mqttv3.1")
 """AWS IoT Core accepts both names."""
 
+KEY_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -23,9 +24,12 @@ PROTOCOL_ERROR, UNSUPPORTED_DATA, TOO_BIG = 1002, 1003, 1009
 
 
 def accept_key(key: str) -> bytes:
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, section 4.2.2). Raises ValueError for a bad key."""
-    if len(base64.b64decode(key, validate=True)) != 16:
-        raise ValueError("Sec-WebSocket-Key is not 16 bytes")
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455, section 4.2.2). Raises ValueError for a bad key.
+
+    The standard's keys have 16 bytes. Longer ones are let in as AWS does: AWSIoTPythonSDK sends 128.
+    """
+    if len(base64.b64decode(key, validate=True)) < KEY_BYTES:
+        raise ValueError(f"Sec-WebSocket-Key has less than {KEY_BYTES} bytes")
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest)
 
@@ -46,6 +50,26 @@ def frame(opcode: int, payload: bytes) -> bytes:
     else:
         head = bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
     return head + payload
+
+
+def packet_frames(packets: bytes) -> bytes:
+    """Whole control packets as binary frames, one each.
+
+    A frame may hold several [MQTT-6.0.0-2], yet clients that wait on their socket between two packets of a frame
+    (AWSIoTPythonSDK) would hear the second one late.
+    """
+    frames, at, end = [], 0, len(packets)
+    while at < end:
+        size, shift, stop = 0, 0, at + 1
+        while True:
+            byte = packets[stop]
+            size |= (byte & 0x7F) << shift
+            stop, shift = stop + 1, shift + 7
+            if byte < 0x80:
+                break
+        frames.append(frame(BINARY, packets[at : stop + size]))
+        at = stop + size
+    return b"".join(frames)
 
 
 def close_frame(code: int) -> bytes:
