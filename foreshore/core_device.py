@@ -19,8 +19,11 @@ from foreshore.cloud.routing import Target
 from foreshore.core_link import CoreLink
 from foreshore.core_services import CoreSecrets, credentials
 from foreshore.errors import UserError
+from foreshore.greengrass.aws_calls import AwsCalls
 from foreshore.greengrass.bridge import Mapping, Source, read_mappings
 from foreshore.greengrass.deployments import read_document
+from foreshore.greengrass.log_events import NAME as LOG_MANAGER
+from foreshore.greengrass.log_manager import LogManager
 from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.recipe_store import deployment_file
 from foreshore.greengrass.service import Core
@@ -126,13 +129,20 @@ class CoreDevice:
             root=self.root, thing=self.thing, region=self.project.region, account=self.project.account,
             cloud=self.link, fetch_secret=secrets.fetch, credentials=credentials,
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
-            services={STREAM_MANAGER: self.streams},
+            services={STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager()},
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
         )  # fmt: skip
         self._stops.append(self.core.stop)
         await self.core.start()
+
+    def _log_manager(self) -> LogManager:
+        work = self.root / "work" / LOG_MANAGER
+        return LogManager(
+            thing=self.thing, region=self.project.region, logs=self.root / "logs", work=work,
+            aws=AwsCalls(self.project.region, self.environment), say=lambda level, text: self.say(text, level),
+        )  # fmt: skip
 
     async def deploy(self) -> None:
         """Deploy the project's recipes, wait until its components run or one can't, and redeploy what changes."""

@@ -35,6 +35,7 @@ SHELLS = {
     "greengrass/cloud_proxy.py",
     "greengrass/deployer.py",
     "greengrass/effective_configuration.py",
+    "greengrass/log_manager.py",
     "greengrass/processes.py",
     "greengrass/provided_services.py",
     "greengrass/recipe_store.py",
