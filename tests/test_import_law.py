@@ -48,6 +48,7 @@ SHELLS = {
     "greengrass/stream_manager/s3.py",
     "greengrass/stream_manager/service.py",
     "greengrass/supervisor.py",
+    "greengrass/update_questions.py",
     "greengrass/watcher.py",
     "iot/authority.py",
     "iot/mqtt/client.py",

@@ -172,16 +172,11 @@ class ComponentUpdates:
         return sorted(name for name, sends in self._listeners.items() if sends)
 
     def announce_pre(
-        self,
-        deployment_id: str,
-        components: list[str],
-        on_answer: Callable[[str, int], None],
-        *,
-        restarting: bool = False,
+        self, deployment_id: str, on_answer: Callable[[str, int], None], *, restarting: bool = False
     ) -> list[str]:
-        """Ask the listeners among `components`. `on_answer(component, recheck_after_ms)` is called for each
-        DeferComponentUpdate (0 means go on). Gives the names asked; the caller keeps the time limit."""
-        asked = [name for name in components if self._listeners.get(name)]
+        """Ask every listener. `on_answer(component, recheck_after_ms)` is called for each DeferComponentUpdate (0 means
+        go on). Gives the names asked; the caller keeps the time limit."""
+        asked = self.listeners()
         self._waiting[deployment_id] = dict.fromkeys(asked, on_answer)
         body = {"deploymentId": deployment_id, "isGgcRestarting": restarting}
         for name in asked:
@@ -189,16 +184,16 @@ class ComponentUpdates:
                 send({"preUpdateEvent": dict(body)})
         return asked
 
-    def announce_post(self, deployment_id: str, components: list[str]) -> None:
-        """Tell the listeners among `components` that the update is over, and stop taking deferrals for it."""
+    def announce_post(self, deployment_id: str) -> None:
+        """Tell every listener that the update is over, or will not be, and stop taking deferrals for it."""
         self._waiting.pop(deployment_id, None)
-        for name in components:
-            for send in list(self._listeners.get(name, ())):
+        for name in self.listeners():
+            for send in list(self._listeners[name]):
                 send({"postUpdateEvent": {"deploymentId": deployment_id}})
 
     def defer(self, component: str, deployment_id: str, recheck_after_ms: int) -> bool:
         """A component's answer. False when nobody waits for it (timed out, or never asked)."""
-        on_answer = self._waiting.get(deployment_id, {}).get(component)
+        on_answer = self._waiting.get(deployment_id, {}).pop(component, None)
         if on_answer is None:
             return False
         on_answer(component, recheck_after_ms)

@@ -58,9 +58,14 @@ class Journal(Protocol):
 
 
 class Snapshot(NamedTuple):
-    """All components' trees at one moment."""
+    """All components' trees at one moment, by their names as they compare."""
 
     trees: dict[str, tuple[str, Branch]]
+
+    def document(self, component: str) -> dict[str, object]:
+        """The configuration that a component had; {} when it had none."""
+        entry = self.trees.get(component) or self.trees.get(component.lower())
+        return plain_map(entry[1]) if entry is not None else {}
 
 
 Watcher = Callable[[Change], None]
@@ -191,6 +196,15 @@ class Configuration:
             self._differ(now[1] if now else EMPTY, then[1] if then else EMPTY, name, (), changes)
         self._commit(trees, changes)
         return changes
+
+    def snapshot_of(self, records: Mapping[str, Sequence[object]]) -> Snapshot:
+        """A snapshot from what `snapshot_records` gave. Raises ValueError on anything else."""
+        trees: dict[str, tuple[str, Branch]] = {}
+        for name, record in records.items():
+            tree = from_record(record, case_sensitive=self._fold is str)
+            if isinstance(tree, Branch):
+                trees[self._fold(name)] = (name, tree)
+        return Snapshot(trees)
 
     # watching
 
@@ -412,6 +426,11 @@ def from_record(record: Sequence[object], *, case_sensitive: bool = False) -> No
         for name, child in record[1].items()
     }
     return Branch(children, record[0])
+
+
+def snapshot_records(snapshot: Snapshot) -> dict[str, list[object]]:
+    """A snapshot as JSON-able lists by component."""
+    return {name: to_record(tree) for name, tree in snapshot.trees.values()}
 
 
 def lite_scalars(value: object) -> object:

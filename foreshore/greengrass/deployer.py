@@ -1,7 +1,9 @@
-"""Shell: carries deployments out, one after the other: resolve, place, configure, stop and start, wait, roll back.
+"""Shell: carries deployments out, one after the other: resolve, place, ask, configure, start, wait, remove, roll back.
 
 What is to be done is decided by the pure modules (`resolution.py`, `deployments.py`, `configuration.py`); the order of
-things here is the nucleus's (developer guide, "Deployments"; nucleus, DeploymentConfigMerger).
+things here is the nucleus's (developer guide, "Deployments"; nucleus, DeploymentConfigMerger and its activators).
+A deployment that the core's death interrupted is begun again at the next start, or rolled back if it was on its way
+back; one that ends the core three times is given up.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foreshore.errors import ForeshoreError, UserError
@@ -21,25 +23,31 @@ from foreshore.greengrass.components import (
     Profile,
     Tokens,
 )
-from foreshore.greengrass.configuration import DEFAULT_TIMESTAMP, Configuration, Leaf, Snapshot, lite_scalars
+from foreshore.greengrass.configuration import (
+    Configuration,
+    Snapshot,
+    snapshot_records,
+)
+from foreshore.greengrass.deployment_configuration import DeploymentConfiguration, Moment
+from foreshore.greengrass.deployment_journal import KEPT, UNFINISHED, DeploymentJournal, Record
 from foreshore.greengrass.deployments import (
-    ConfigurationUpdate,
     Definition,
     DeploymentDocument,
     Plan,
-    malformed_resources,
+    dependers_of,
     plan,
 )
 from foreshore.greengrass.lifecycle import DependenciesReady, Request, State, bootstrap_outcome
 from foreshore.greengrass.processes import Processes, order_of
-from foreshore.greengrass.provided import CLI, DEFAULTS, NUCLEUS, PROVIDED, PROVIDED_VERSIONS
+from foreshore.greengrass.provided import PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipe_store import RecipeStore
 from foreshore.greengrass.recipes import Recipe
 from foreshore.greengrass.resolution import resolve
+from foreshore.greengrass.update_questions import ask_leave, ask_validity
 from foreshore.greengrass.versions import BadVersion, Range, Version
 
 SETTLE_S = 0.3
-KEPT = 100
+MAX_ATTEMPTS = 3
 Say = Callable[[str, str], None]
 Groups = dict[str, dict[str, str]]
 
@@ -47,23 +55,26 @@ Groups = dict[str, dict[str, str]]
 class Deployment:
     """One deployment on its way: what it asks, where it stands, whether it was cancelled."""
 
-    def __init__(self, document: DeploymentDocument, group: str) -> None:
-        self.id = str(uuid.uuid4())
-        self.document = document
-        self.group = group
-        self.status = DeploymentStatus(self.id, "QUEUED", time.time_ns() // 1_000_000)
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.id = record.id
+        self.document = record.document
+        self.group = record.group
+        self.status = record.status
+        self.progress = record.progress
         self.cancelled = asyncio.Event()
         self.over = asyncio.Event()
 
 
 @dataclass(slots=True)
 class _Before:
-    """What a rollback goes back to."""
+    """What a rollback goes back to. `broken` were BROKEN then, or depend HARD on one that was."""
 
     configuration: Snapshot
     definitions: dict[str, Definition]
     groups: Groups = field(default_factory=dict)
     provided: set[str] = field(default_factory=set)
+    broken: frozenset[str] = frozenset()
 
 
 class Deployer:
@@ -93,19 +104,30 @@ class Deployer:
         self._tokens = tokens
         self._updates = updates
         self._validations = validations
-        self._profile = profile
+        self._changes = DeploymentConfiguration(configuration, recipes, profile, say)
         self._say = say
         self._on_over = on_over
         self._settle_services = settle_services
         self._settle_s = settle_s
         self._queue: asyncio.Queue[Deployment] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._journal: DeploymentJournal | None = None
 
     # the queue
 
-    def start(self) -> None:
-        """Begin to carry deployments out."""
+    def start(self, journal: DeploymentJournal) -> None:
+        """Begin to carry deployments out, those that an earlier run left first."""
+        self._journal = journal
         self._queue = asyncio.Queue()
+        self.deployments = {}
+        for record in journal.load():
+            deployment = self.deployments[record.id] = Deployment(record)
+            if record.status.status in UNFINISHED:
+                if record.progress.attempts:
+                    self._say("WARN", f"deployment {record.id} was interrupted and is taken up again")
+                self._queue.put_nowait(deployment)
+            else:
+                deployment.over.set()
         self._worker = asyncio.ensure_future(self._work())
 
     async def stop(self) -> None:
@@ -118,13 +140,20 @@ class Deployer:
             deployment.over.set()
 
     def enqueue(self, document: DeploymentDocument, group: str) -> str:
-        """Queue a deployment; give its id."""
-        deployment = Deployment(document, group)
+        """Queue a deployment and keep it; give its id. A delta is joined with its group when its turn comes."""
+        status = DeploymentStatus(str(uuid.uuid4()), "QUEUED", time.time_ns() // 1_000_000)
+        deployment = Deployment(Record(status.id, group, document, status))
+        if self._journal is not None:
+            self._journal.add(deployment.record)
         for old in [each for each in self.deployments.values() if each.over.is_set()][: -KEPT or None]:
             del self.deployments[old.id]
         self.deployments[deployment.id] = deployment
         self._queue.put_nowait(deployment)
         return deployment.id
+
+    def _keep(self, deployment: Deployment) -> None:
+        if self._journal is not None:
+            self._journal.update(deployment.record)
 
     def find(self, deployment_id: str) -> Deployment:
         """Raises DeploymentNotFound."""
@@ -136,11 +165,12 @@ class Deployer:
     def cancel(self, deployment_id: str) -> str:
         """Cancel what is QUEUED or IN_PROGRESS. Raises DeploymentNotFound."""
         deployment = self.find(deployment_id)
-        if deployment.status.status not in ("QUEUED", "IN_PROGRESS"):
+        if deployment.status.status not in UNFINISHED:
             return f"The deployment is {deployment.status.status} and can't be canceled"
         deployment.cancelled.set()
         if deployment.status.status == "QUEUED":
             _cancel(deployment.status)
+            self._keep(deployment)
         return "Deployment cancellation requested"
 
     async def _work(self) -> None:
@@ -151,23 +181,28 @@ class Deployer:
                 await self._carry_out(deployment)
             try:
                 self._on_over(deployment, started)
-            except OSError as error:
+                self._keep(deployment)
+            except (OSError, UserError) as error:
                 self._say("ERROR", f"what is deployed can't be kept: {error}; free some space and deploy again")
             finally:
                 deployment.over.set()
 
     async def _carry_out(self, deployment: Deployment) -> None:
-        status = deployment.status
+        status, progress = deployment.status, deployment.progress
         status.status = "IN_PROGRESS"
+        progress.attempts += 1
         self._say("INFO", f"deployment {deployment.id} of {deployment.group} begins")
         try:
-            await self._deploy(deployment)
+            self._keep(deployment)
+            if progress.attempts > MAX_ATTEMPTS and not progress.rolling_back:
+                progress.rolling_back = f"the core died {MAX_ATTEMPTS} times while it was carried out"
+            if progress.rolling_back:
+                await self._take_back(deployment)
+            else:
+                await self._deploy(deployment)
         except ForeshoreError as error:
-            stack = [
-                "DEPLOYMENT_FAILURE",
-                _ERROR_CODES.get(getattr(error, "code", ""), "DEPLOYMENT_DOCUMENT_NOT_VALID"),
-            ]
-            _fail(status, "FAILED_NO_STATE_CHANGE", stack, ["REQUEST_ERROR"], str(error))
+            code = _ERROR_CODES.get(getattr(error, "code", ""), "DEPLOYMENT_DOCUMENT_NOT_VALID")
+            _fail(status, "FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", code], ["REQUEST_ERROR"], str(error))
         except Exception as error:
             # A bug or a full disk must fail this deployment, not end the queue.
             cause = f"{type(error).__name__}: {error}"
@@ -179,13 +214,14 @@ class Deployer:
     # one deployment
 
     async def _deploy(self, deployment: Deployment) -> None:
-        document = deployment.document
+        document = deployment.document.whole(self.groups.get(deployment.group, {}))
         known = self._recipes.known()
-        versions = self._resolve(deployment, known)
+        versions = self._resolve(deployment.group, document, known)
         recipes = {name: known[name][version] for name, version in versions.items()}
-        now = time.time_ns() // 1_000_000
-        previews = {name: self._preview(recipe, document, now) for name, recipe in recipes.items()}
-        self._refuse_policies(previews)
+        written = deployment.progress.configured_ms
+        moment = Moment(written or time.time_ns() // 1_000_000, again=written > 0)
+        previews = {name: self._changes.preview(recipe, document, moment) for name, recipe in recipes.items()}
+        self._changes.refuse_policies(previews)
         for name in document.run_with:
             self._say("WARN", f"runWith of {name} has no effect: components run as the present user, without limits")
         texts = {name: str(version) for name, version in versions.items()}
@@ -202,34 +238,120 @@ class Deployer:
         for name in work.add + work.reinstall + work.restart:
             for note in wanted[name].notes:
                 self._say("WARN", f"{name}: {note}")
-        await self._validate(deployment, previews)
-        await self._notify(deployment, work)
+        try:
+            if await self._may_begin(deployment, work, texts, previews):
+                await self._change(deployment, document, wanted, work, recipes, moment)
+        finally:
+            if document.notify_components:
+                self._updates.announce_post(deployment.id)
+
+    async def _may_begin(
+        self,
+        deployment: Deployment,
+        work: Plan,
+        versions: Mapping[str, str],
+        previews: Mapping[str, Mapping[str, object]],
+    ) -> bool:
+        """Ask the components; False when the deployment was cancelled meanwhile. Raises UserError on a refusal."""
+        document = deployment.document
+        if document.notify_components:
+            await ask_leave(
+                self._updates,
+                deployment.id,
+                deployment.cancelled,
+                timeout_s=document.update_timeout_s,
+                restarting=bool(work.bootstrap),
+                say=self._say,
+            )
+        runners = self._processes.runners
+        proposed = {
+            name: configuration
+            for name, configuration in previews.items()
+            if name in runners
+            and runners[name].version == versions[name]
+            and configuration != self._configuration.document(name)
+        }
+        if not deployment.cancelled.is_set():
+            await ask_validity(self._validations, deployment.id, proposed, document.validation_timeout_s)
         if deployment.cancelled.is_set():
             _cancel(deployment.status)
-            return
-        before = _Before(
-            self._configuration.snapshot(), dict(self._processes.definitions), dict(self.groups), self.provided
-        )
+        return not deployment.cancelled.is_set()
+
+    async def _change(
+        self,
+        deployment: Deployment,
+        document: DeploymentDocument,
+        wanted: dict[str, Definition],
+        work: Plan,
+        recipes: Mapping[str, Recipe],
+        moment: Moment,
+    ) -> None:
+        """Configure and carry the plan out; what came before is kept on disk until it is over."""
+        before = self._before(deployment)
+        if not moment.again:
+            deployment.progress.trees = snapshot_records(before.configuration)
+            deployment.progress.groups = before.groups
+            deployment.progress.configured_ms = moment.timestamp
+            self._keep(deployment)
         self.groups = {**self.groups, deployment.group: dict(document.components)}
-        self._configure(recipes, document, now)
+        if work.bootstrap:
+            await self._processes.close(list(self._processes.runners))
+        used = self._provided_among(dependency for recipe in recipes.values() for dependency in recipe.dependencies)
+        self._changes.apply(recipes, document, moment, used, self.provided)
+        self.provided = used
         if self._settle_services is not None:
             await self._settle_services()
-        broken = await self._apply(deployment, wanted, work)
-        self._updates.announce_post(deployment.id, work.touched)
+        broken = await self._apply(deployment, wanted, work, list(wanted))
         if deployment.cancelled.is_set():
+            # What was changed stays; the group's roots are those of the last deployment that ended (nucleus).
+            self.groups = before.groups
             _cancel(deployment.status)
         elif broken:
             await self._failed(deployment, broken, before)
         else:
             deployment.status.status, deployment.status.detailed = "SUCCEEDED", "SUCCESSFUL"
 
-    def _resolve(self, deployment: Deployment, known: Mapping[str, Mapping[Version, Recipe]]) -> dict[str, Version]:
-        groups = {**self.groups, deployment.group: deployment.document.components}
+    def _before(self, deployment: Deployment) -> _Before:
+        """What is there now, or was before the interrupted attempt."""
+        definitions = dict(self._processes.definitions)
+        runners = self._processes.runners.items()
+        broken = {name for name, runner in runners if runner.machine.state is State.BROKEN}
+        broken |= dependers_of(broken, definitions)
+        progress = deployment.progress
+        if not progress.configured_ms:
+            snapshot, groups = self._configuration.snapshot(), dict(self.groups)
+        else:
+            snapshot, groups = self._configuration.snapshot_of(progress.trees), progress.groups
+        return _Before(snapshot, definitions, groups, self.provided, frozenset(broken))
+
+    def _provided_among(self, dependencies: Iterable[str]) -> set[str]:
+        """AWS's components in use: roots of any group, and dependencies."""
+        roots = {name for components in self.groups.values() for name in components}
+        return {name for name in roots | set(dependencies) if name in PROVIDED} - self._processes.runners.keys()
+
+    def restore_provided(self) -> None:
+        """Find again which of AWS's components are in use, at a start."""
+        definitions = self._processes.definitions.values()
+        self.provided = self._provided_among(dependency for each in definitions for dependency in each.dependencies)
+
+    async def _take_back(self, deployment: Deployment) -> None:
+        """Go on with a rollback that the core's death interrupted."""
+        stack = ["DEPLOYMENT_FAILURE", "COMPONENT_UPDATE_ERROR"]
+        detailed = "FAILED_NO_STATE_CHANGE"
+        if deployment.progress.configured_ms:
+            back = await self._roll_back(deployment, self._before(deployment))
+            detailed = "FAILED_ROLLBACK_COMPLETE" if back else "FAILED_UNABLE_TO_ROLLBACK"
+        _fail(deployment.status, detailed, stack, ["COMPONENT_ERROR"], deployment.progress.rolling_back)
+
+    def _resolve(
+        self, group: str, document: DeploymentDocument, known: Mapping[str, Mapping[Version, Recipe]]
+    ) -> dict[str, Version]:
+        groups = {**self.groups, group: document.components}
         roots: dict[str, dict[str, Range]] = {}
-        for group, components in groups.items():
+        for other, components in groups.items():
             for name, text in components.items():
                 try:
-                    roots.setdefault(name, {})[group] = Range.parse(text)
+                    roots.setdefault(name, {})[other] = Range.parse(text)
                 except BadVersion as error:
                     mend = "write a version such as 1.0.0"
                     raise UserError(f"{name}: {error}", code="bad-deployment", mend=mend) from None
@@ -242,135 +364,17 @@ class Deployer:
             self._say("WARN", note)
         return resolution.versions
 
-    # configuration
-
-    def _update_of(self, name: str, document: DeploymentDocument) -> ConfigurationUpdate:
-        """A deployment configures its root components only (nucleus, KernelConfigResolver)."""
-        update = document.updates.get(name)
-        return update if update is not None and name in document.components else ConfigurationUpdate()
-
-    def _defaults(self, recipe: Recipe) -> Mapping[str, object]:
-        wish = self._configuration.document(NUCLEUS).get("interpolateComponentConfiguration")
-        defaults = self._recipes.defaults(recipe, interpolated=wish in (True, "true"))
-        if self._profile == "lite":
-            as_text = lite_scalars(defaults)
-            return as_text if isinstance(as_text, Mapping) else {}
-        return defaults
-
-    def _preview(self, recipe: Recipe, document: DeploymentDocument, now: int) -> dict[str, object]:
-        update = self._update_of(recipe.name, document)
-        defaults = self._defaults(recipe)
-        return self._configuration.preview(
-            recipe.name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now
-        )
-
-    def _configure(self, recipes: Mapping[str, Recipe], document: DeploymentDocument, now: int) -> None:
-        for recipe in recipes.values():
-            update = self._update_of(recipe.name, document)
-            defaults = self._defaults(recipe)
-            self._configuration.apply(
-                recipe.name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now
-            )
-            self._warn_of_kept_defaults(recipe.name, defaults)
-        for name in document.updates:
-            if name not in document.components and name in recipes:
-                self._say("WARN", f"{name} is no root component of the deployment: its configuration update is ignored")
-        self._configure_provided(recipes, document, now)
-
-    def _configure_provided(self, recipes: Mapping[str, Recipe], document: DeploymentDocument, now: int) -> None:
-        """Configure AWS's components that this core stands for; forget those that are no longer deployed."""
-        used = self._provided_among(dependency for recipe in recipes.values() for dependency in recipe.dependencies)
-        named = {name for name in document.updates if name in PROVIDED and name not in recipes}
-        for name in sorted(used | named):
-            update = document.updates.get(name, ConfigurationUpdate())
-            defaults = DEFAULTS.get(name, {})
-            self._configuration.apply(name, defaults=defaults, reset=update.reset, merge=update.merge, timestamp=now)
-        for name in self.provided - used - named - {NUCLEUS, CLI}:
-            self._configuration.remove(name)
-        self.provided = used
-
-    def _provided_among(self, dependencies: Iterable[str]) -> set[str]:
-        """AWS's components in use: roots of any group, and dependencies."""
-        roots = {name for components in self.groups.values() for name in components}
-        return {name for name in roots | set(dependencies) if name in PROVIDED} - self._processes.runners.keys()
-
-    def restore_provided(self) -> None:
-        """Find again which of AWS's components are in use, at a start."""
-        definitions = self._processes.definitions.values()
-        self.provided = self._provided_among(dependency for each in definitions for dependency in each.dependencies)
-
-    def _refuse_policies(self, previews: Mapping[str, Mapping[str, object]]) -> None:
-        """On lite, a malformed policy resource fails the deployment. Raises UserError."""
-        for name, configuration in previews.items() if self._profile == "lite" else ():
-            bad = malformed_resources(configuration)
-            if bad:
-                raise UserError(
-                    f"accessControl of {name} has a malformed resource: {bad[0]!r}",
-                    code="bad-policy",
-                    mend="write ${?} for a question mark, ${$} for a dollar sign",
-                )
-
-    def _warn_of_kept_defaults(self, name: str, defaults: Mapping[str, object]) -> None:
-        """Tell of a default that this recipe changed and that is not taken, because an older default is there."""
-        for path, value in _leaves(defaults):
-            node = self._configuration.find(name, path)
-            if isinstance(node, Leaf) and node.timestamp == DEFAULT_TIMESTAMP and node.value != value:
-                pointer = "/" + "/".join(key.replace("~", "~0").replace("/", "~1") for key in path)
-                text = f"{name}: the recipe's default of {pointer} is now {value!r}, but the core keeps {node.value!r}"
-                self._say("WARN", f"{text}, as AWS does; RESET {pointer} to take it")
-
-    # asking the components
-
-    async def _validate(self, deployment: Deployment, previews: Mapping[str, Mapping[str, object]]) -> None:
-        """Ask the components that validate their own configuration. Raises UserError when one refuses or is silent."""
-        for name, proposed in previews.items():
-            if proposed == self._configuration.document(name):
-                continue
-            answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-            if not self._validations.ask(name, deployment.id, proposed, _answering(answer)):
-                continue
-            try:
-                status, message = await asyncio.wait_for(answer, deployment.document.validation_timeout_s)
-            except TimeoutError:
-                status, message = "REJECTED", "it did not answer in time"
-            finally:
-                self._validations.abandon(name, deployment.id)
-            if status != "ACCEPTED":
-                raise UserError(
-                    f"{name} refused its new configuration: {message}",
-                    code="configuration-refused",
-                    mend="change the configuration update",
-                )
-
-    async def _notify(self, deployment: Deployment, work: Plan) -> None:
-        """Tell the components that listen for updates, and wait while they defer, within the policy's limit."""
-        document = deployment.document
-        if not document.notify_components:
-            return
-        touched = [name for name in work.touched if name in self._processes.runners]
-        while not deployment.cancelled.is_set():
-            round_ = _Answers(set(self._updates.listeners()) & set(touched))
-            if not round_.waiting:
-                return
-            self._updates.announce_pre(deployment.id, touched, round_.take)
-            try:
-                await asyncio.wait_for(round_.all_in.wait(), document.update_timeout_s)
-            except TimeoutError:
-                self._say("WARN", f"no answer to the update from {', '.join(sorted(round_.waiting))}: going on")
-                return
-            if not round_.recheck_ms:
-                return
-            self._say("INFO", f"the deployment is deferred for {round_.recheck_ms} ms")
-            await asyncio.sleep(round_.recheck_ms / 1000)
-
     # stop and start
 
-    async def _apply(self, deployment: Deployment, wanted: dict[str, Definition], work: Plan) -> list[str]:
-        """Carry a plan out and wait until every component is settled; give those that failed."""
+    async def _apply(
+        self, deployment: Deployment, wanted: dict[str, Definition], work: Plan, tracked: Sequence[str]
+    ) -> list[str]:
+        """Carry a plan out and wait until what is tracked is settled; give those that failed. What is obsolete goes
+        last, when all the rest runs (nucleus, DefaultActivator)."""
         processes = self._processes
+        obsolete = {name: processes.definitions[name] for name in work.remove if name in processes.definitions}
+        processes.definitions = {**obsolete, **wanted}
         failed = await self._bootstrap(wanted, work)
-        await self._remove(work.remove)
-        processes.definitions = dict(wanted)
         if failed:
             return failed
         for name in work.reinstall + work.restart:
@@ -378,7 +382,11 @@ class Deployer:
                 processes.runners[name].replace_steps(wanted[name].steps, wanted[name].version)
         for name in order_of(wanted):
             self._set_going(name, work)
-        return await self._settle(deployment, list(wanted))
+        broken = await self._settle(deployment, tracked)
+        if not broken:
+            await self._remove(work.remove)
+            processes.definitions = dict(wanted)
+        return broken
 
     def _set_going(self, name: str, work: Plan) -> None:
         processes = self._processes
@@ -393,12 +401,18 @@ class Deployer:
             runner.post(Request.RESTART)
 
     async def _bootstrap(self, wanted: Mapping[str, Definition], work: Plan) -> list[str]:
-        """Run the Bootstrap steps in order; give the component whose step failed, if any."""
+        """Run the Bootstrap steps in order; give the component whose step failed, if any.
+
+        On a device the nucleus stops every component, runs them, and restarts itself, or the device for exit code 101
+        (nucleus, KernelUpdateActivator); here all components are restarted.
+        """
         for name in work.bootstrap:
-            await self._processes.close([name])
             probe = self._processes.runner_for(wanted[name], lambda name, change: None)
             try:
-                outcome = bootstrap_outcome(await probe.bootstrap())
+                code = await probe.bootstrap()
+                outcome = bootstrap_outcome(code)
+                if outcome == "failed":
+                    self._say("ERROR", f"Fail to execute bootstrap step for {name}, exit code: {code}")
             except UserError as error:
                 outcome = "failed"
                 self._say("ERROR", str(error))
@@ -406,10 +420,8 @@ class Deployer:
                 probe.log.close()
             if outcome == "failed":
                 return [name]
-            if outcome != "done":
-                word = "restart the nucleus" if outcome == "restart" else "reboot the device"
-                self._say("WARN", f"the Bootstrap step of {name} asks to {word}: all components are restarted")
-                await self._processes.close(list(self._processes.runners))
+            word = "device reboot" if outcome == "reboot" else "Nucleus restart"
+            self._say("INFO", f"{word} requested to complete bootstrap task of {name}: all components are restarted")
         return []
 
     async def _remove(self, names: Sequence[str]) -> None:
@@ -450,11 +462,16 @@ class Deployer:
 
     async def _failed(self, deployment: Deployment, broken: list[str], before: _Before) -> None:
         cause = "\n".join(self.explain(name) for name in broken)
-        stack = ["DEPLOYMENT_FAILURE", "COMPONENT_UPDATE_ERROR", "COMPONENT_BROKEN"]
+        bootstrapped = any(name not in self._processes.runners for name in broken)
+        code = "COMPONENT_BOOTSTRAP_ERROR" if bootstrapped else "COMPONENT_BROKEN"
         detailed = "FAILED_ROLLBACK_NOT_REQUESTED"
-        if deployment.document.failure_policy == "ROLLBACK":
+        # The nucleus rolls a failed Bootstrap back whatever the policy says (KernelUpdateActivator).
+        if deployment.document.failure_policy == "ROLLBACK" or bootstrapped:
+            deployment.progress.rolling_back = cause
+            self._keep(deployment)
             back = await self._roll_back(deployment, before)
             detailed = "FAILED_ROLLBACK_COMPLETE" if back else "FAILED_UNABLE_TO_ROLLBACK"
+        stack = ["DEPLOYMENT_FAILURE", "COMPONENT_UPDATE_ERROR", code]
         _fail(deployment.status, detailed, stack, ["COMPONENT_ERROR"], cause)
 
     def explain(self, name: str) -> str:
@@ -469,43 +486,12 @@ class Deployer:
         """Go back to the configuration and components from before; whether all of them run again."""
         self._say("WARN", f"deployment {deployment.id} is rolled back")
         work = plan(self._processes.definitions, before.definitions, order_of(before.definitions))
-        await self._remove(work.remove)
         self._configuration.restore(before.configuration)
         self.groups = before.groups
         self.provided = before.provided
-        again = Plan(add=work.add, reinstall=work.reinstall, restart=work.restart)
-        return not await self._apply(deployment, before.definitions, again)
-
-
-def _leaves(value: Mapping[str, object], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    for key, child in value.items():
-        if isinstance(child, Mapping):
-            yield from _leaves(child, (*path, key))
-        else:
-            yield (*path, key), child
-
-
-class _Answers:
-    """The answers of one round of asking for leave to update."""
-
-    def __init__(self, waiting: set[str]) -> None:
-        self.waiting = waiting
-        self.recheck_ms = 0
-        self.all_in = asyncio.Event()
-
-    def take(self, name: str, recheck_ms: int) -> None:
-        self.recheck_ms = max(self.recheck_ms, recheck_ms)
-        self.waiting.discard(name)
-        if not self.waiting:
-            self.all_in.set()
-
-
-def _answering(answer: asyncio.Future[tuple[str, str]]) -> Callable[[str, str], None]:
-    def report(status: str, message: str) -> None:
-        if not answer.done():
-            answer.set_result((status, message))
-
-    return report
+        again = Plan(add=work.add, remove=work.remove, reinstall=work.reinstall, restart=work.restart)
+        tracked = [name for name in before.definitions if name not in before.broken]
+        return not await self._apply(deployment, before.definitions, again, tracked)
 
 
 def _fail(status: DeploymentStatus, detailed: str, stack: list[str], types: list[str], cause: str) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from foreshore.errors import UserError
 from foreshore.greengrass.documents import Document, read
@@ -29,7 +29,11 @@ class ConfigurationUpdate:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentDocument:
-    """A deployment as AWS's CreateDeployment takes it. `components` is {name: version requirement}."""
+    """A deployment as AWS's CreateDeployment takes it. `components` is {name: version requirement}.
+
+    A local deployment `is_delta`: its components join those of its group, without those it removes, and `whole` makes
+    it a deployment of the group at the moment when it is carried out.
+    """
 
     target_arn: str = ""
     name: str = ""
@@ -40,6 +44,14 @@ class DeploymentDocument:
     notify_components: bool = True
     update_timeout_s: float = 60.0
     validation_timeout_s: float = 30.0
+    is_delta: bool = False
+    remove: tuple[str, ...] = ()
+
+    def whole(self, running: Mapping[str, str]) -> DeploymentDocument:
+        """The deployment with all of its group's root components; `running` are those there now."""
+        if not self.is_delta:
+            return self
+        return replace(self, components=local_roots(running, self.components, self.remove), is_delta=False, remove=())
 
     @property
     def group(self) -> str:
@@ -241,3 +253,17 @@ def _needs_bootstrap(old: Definition | None, new: Definition) -> bool:
     if "bootstrap" not in new.steps:
         return False
     return old is None or old.version != new.version or old.steps.get("bootstrap") != new.steps["bootstrap"]
+
+
+def dependers_of(names: Set[str], definitions: Mapping[str, Definition]) -> set[str]:
+    """Those that depend HARD on one of the named, through others too."""
+    found: set[str] = set()
+    fresh = set(names)
+    while fresh:
+        fresh = {
+            name
+            for name, definition in definitions.items()
+            if any(hard and other in fresh for other, hard in definition.dependencies.items())
+        } - found
+        found |= fresh
+    return found

@@ -32,10 +32,10 @@ from foreshore.greengrass.components import (
 )
 from foreshore.greengrass.configuration import Configuration
 from foreshore.greengrass.deployer import SETTLE_S, Deployer, Deployment, Groups
+from foreshore.greengrass.deployment_journal import UNFINISHED, DeploymentJournal
 from foreshore.greengrass.deployments import (
     LOCAL_GROUP,
     DeploymentDocument,
-    local_roots,
     local_update,
     read_document,
 )
@@ -131,9 +131,10 @@ class Supervisor:
         reap_strays(self.surroundings.run_folder)
         self._log = ComponentLog(self.root / "logs/greengrass.log", "greengrass", self._emit)
         self._write_cli_info()
-        self._restore()
+        self._journal = DeploymentJournal(self.root / "deployments/deployments.db")
+        self._restore(self._journal)
         self.processes.launch_all()
-        self.deployer.start()
+        self.deployer.start(self._journal)
 
     async def stop(self) -> None:
         """Shut every component down, dependents first."""
@@ -142,6 +143,7 @@ class Supervisor:
         await self.deployer.stop()
         await self.processes.close(list(self.processes.runners))
         (self.root / "cli_ipc_info" / f"user-{os.getuid()}").unlink(missing_ok=True)
+        self._journal.close()
         self._log.close()
         self._log = None
 
@@ -157,16 +159,21 @@ class Supervisor:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(orjson.dumps(info))
 
-    def _restore(self) -> None:
-        """Define what was deployed, from its stored recipes and the artifacts as they were placed."""
+    def _restore(self, journal: DeploymentJournal) -> None:
+        """Define what was deployed, from its stored recipes, the artifacts as they were placed, and the configuration
+        it was started with: an interrupted deployment may have changed that."""
         deployed = self._read_state()
         self.deployer.groups = deployed.groups
         self.processes.definitions = {}
+        configuration_of = self.configuration.document
+        for record in journal.load():
+            if record.status.status in UNFINISHED and record.progress.configured_ms:
+                configuration_of = self.configuration.snapshot_of(record.progress.trees).document
         for name, version in deployed.components.items():
             try:
                 recipe = self.recipes.find(name, version)
                 stamps = deployed.stamps.get(name, {})
-                definition = self.recipes.define(recipe, self.configuration.document, deployed.components, stamps)
+                definition = self.recipes.define(recipe, configuration_of, deployed.components, stamps)
                 self.processes.definitions[name] = definition
             except ForeshoreError as error:
                 self.say("ERROR", f"{name} {version} can't be started again: {error}")
@@ -250,13 +257,15 @@ class Supervisor:
         running = self.deployer.groups.get(group, {})
         for name in remove:
             if name not in running:
-                self.say("WARN", f"{name} is no root component of {group}: nothing to remove")
+                self.say("WARN", f"{name} is no root component of {group} now: there may be nothing to remove")
         document = DeploymentDocument(
-            components=local_roots(running, add, remove),
+            components=dict(add),
             updates=updates,
             run_with=run_with or {},
             failure_policy=failure_policy,
             notify_components=False,
+            is_delta=True,
+            remove=tuple(remove),
         )
         return self.deployer.enqueue(document, group)
 
@@ -283,8 +292,7 @@ class Supervisor:
 
     async def redeploy(self) -> str:
         """Queue the LOCAL_DEPLOYMENT group as it is, for changed recipes or artifacts; give its id."""
-        roots = dict(self.deployer.groups.get(LOCAL_GROUP, {}))
-        return self.deployer.enqueue(DeploymentDocument(components=roots, notify_components=False), LOCAL_GROUP)
+        return self.deployer.enqueue(DeploymentDocument(is_delta=True, notify_components=False), LOCAL_GROUP)
 
     async def wait(self, deployment_id: str) -> DeploymentStatus:
         """Wait until a deployment is over; give how it ended. Raises DeploymentNotFound."""
