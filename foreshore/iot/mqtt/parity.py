@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 ROWS: list[tuple[str, str, str]] = [
-    ("MQTT 3.1.1 and MQTT 5 over TCP, TLS and WebSocket", "yes", "SNI and ALPN are handed to access"),
+    (
+        "MQTT 3.1.1 and MQTT 5 over TCP, TLS and WebSocket",
+        "yes",
+        "SNI and ALPN are handed to access; the plain listener takes plain WebSockets (/mqtt) too",
+    ),
     ("QoS 0 and 1; QoS 2 refused", "yes", "3.1.1: no answer; 5: DISCONNECT 0x9B"),
     (
         "Persistent sessions, queued QoS 1, session expiry",

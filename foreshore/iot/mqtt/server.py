@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from foreshore.database import Database
 from foreshore.errors import PeerError
-from foreshore.http import Request, Response, text_response
+from foreshore.http import Request, Response, Server, ServerProtocol, text_response
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt import reason, websocket
 from foreshore.iot.mqtt.access import (
@@ -45,6 +45,7 @@ BUFFER_SIZE = 256 * 1024
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 HIGH_WATER = 256 * 1024
+_LETTER_G = ord("G")
 
 _SNI = "foreshore_sni"
 
@@ -106,9 +107,22 @@ class SocketLink(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         broker = self._broker
-        self.connection.feed(bytes(broker.buffer[:nbytes]))
+        data = bytes(broker.buffer[:nbytes])
+        if data[0] == _LETTER_G and self._kind == "mqtt" and self.connection.state == NEW:
+            self._become_web(data)
+            return
+        self.connection.feed(data)
         if broker.dirty and not broker.is_awake:
             broker.wake()
+
+    def _become_web(self, data: bytes) -> None:
+        """No MQTT connection begins with a G: it is a GET, for MQTT over a plain WebSocket."""
+        self._broker.links.discard(self)
+        self.connection.lost()
+        protocol = ServerProtocol(self._broker.web, "http")
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        protocol.data_received(data)
 
     def eof_received(self) -> None:
         return None
@@ -285,6 +299,7 @@ class Broker(Core):
         self.is_awake = False
         self.is_stopping = False
         self._servers: list[asyncio.Server] = []
+        self.web = Server(self._plain_web)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self.restore()
@@ -330,6 +345,7 @@ class Broker(Core):
         for server in self._servers:
             server.close()
         self._servers.clear()
+        await self.web.stop()
         for task in self._tasks:
             task.cancel()
         for link in list(self.links):
@@ -356,7 +372,15 @@ class Broker(Core):
         if link.connection.state == NEW and link in self.links:
             link.close()
 
-    def websocket_upgrade(self, request: Request, *, authorization: object = None) -> Response:
+    def _plain_web(self, request: Request) -> Response:
+        """What the plain listener answers to a web client: MQTT over WebSocket without TLS, for tools on loopback."""
+        if request.raw_path not in ("/mqtt", "/"):
+            return text_response(404, "MQTT over WebSocket is at /mqtt\n")
+        return self.websocket_upgrade(request, listener="mqtt")
+
+    def websocket_upgrade(
+        self, request: Request, *, authorization: object = None, listener: ListenerKind = "wss"
+    ) -> Response:
         """Answer the upgrade request for `/mqtt`: 101 with the broker behind it, or 400 or 426 that says why.
 
         `authorization` is what the caller's own check (SigV4, custom authorizer) found; access gets it at CONNECT.
@@ -375,7 +399,7 @@ class Broker(Core):
         except ValueError:
             return text_response(400, "bad Sec-WebSocket-Key\n")
         connect = ConnectRequest(
-            "", source_ip=request.peer[0], listener="wss", authorization=authorization,
+            "", source_ip=request.peer[0], listener=listener, authorization=authorization,
             http_headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
             http_query=request.query,
         )  # fmt: skip

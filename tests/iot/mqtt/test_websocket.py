@@ -1,12 +1,17 @@
 """WebSocket frames, and the handshake that old device SDKs need byte for byte."""
 
 import base64
+import queue
 import socket
 import ssl
+import urllib.error
+import urllib.request
 
+import paho.mqtt.client as mqtt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 
 from foreshore.iot.mqtt import websocket
 from tests.e2e.conftest import start, stop
@@ -34,6 +39,40 @@ def test_every_packet_has_a_frame_of_its_own(sizes):
     packets = [packet(size) for size in sizes]
     expected = b"".join(websocket.frame(websocket.BINARY, each) for each in packets)
     assert websocket.packet_frames(b"".join(packets)) == expected
+
+
+def test_the_plain_listener_takes_plain_websockets(tmp_path):
+    """For tools and pages on this machine: paho without TLS, beside clients that speak bare MQTT to the same port."""
+    edge = start(tmp_path, tmp_path / "home", "--only", "iot")
+    try:
+        heard = queue.Queue()
+        clients = []
+        for version, transport in ((mqtt.MQTTv5, "websockets"), (mqtt.MQTTv311, "websockets"), (mqtt.MQTTv5, "tcp")):
+            client = mqtt.Client(CallbackAPIVersion.VERSION2, f"c{len(clients)}", protocol=version, transport=transport)
+            client.on_subscribe = lambda *_: heard.put("subscribed")
+            client.on_message = lambda client, _data, message: heard.put((client._client_id, message.payload))
+            client.connect(*edge.host_port("mqtt"))
+            client.loop_start()
+            client.subscribe("a/b", 1)
+            assert heard.get(timeout=10) == "subscribed"
+            clients.append(client)
+        clients[0].publish("a/b", "hello", 1)
+        assert sorted(heard.get(timeout=10) for _ in clients) == [
+            (b"c0", b"hello"),
+            (b"c1", b"hello"),
+            (b"c2", b"hello"),
+        ]
+        for client in clients:
+            client.disconnect()
+            client.loop_stop()
+        host, port = edge.host_port("mqtt")
+        for path, code in (("/other", 404), ("/mqtt", 426)):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"http://{host}:{port}{path}")
+            assert refused.value.code == code
+            refused.value.close()
+    finally:
+        stop(edge)
 
 
 def test_the_handshake_is_answered_in_lower_case(tmp_path):
