@@ -30,8 +30,11 @@ ROWS: list[tuple[str, str, str]] = [
      "checked; docker: and Lambda artifacts are NotEmulated"),
     ("greengrass-cli", "partly", "finds socket and token in cli_ipc_info; the Java program itself is not tried"),
     ("Components of AWS's", "partly",
-     "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, DiskSpooler and "
-     "clientdevices are taken as parts of the core in any version; all others are NotEmulated"),
+     "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, DiskSpooler and "
+     "clientdevices are parts of the core in any version, configured by the deployment; all others are NotEmulated"),
+    ("aws.greengrass.LogManager", "yes",
+     "uploads to the backend's CloudWatch Logs; minimumLogLevel applies to lines in JSON, as there; lines of one event "
+     "keep their line ends"),
     ("lite: steps, keys by case, Platform.runtime", "partly",
      "what lite ignores is ignored and logged; top-level keys in another case are taken; no systemd restarts"),
     ("lite: malformed policy resources fail a deployment", "yes", "classic logs and skips the policy"),

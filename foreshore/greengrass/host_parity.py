@@ -32,11 +32,29 @@ ROWS: list[tuple[str, str, str]] = [
     ("Stream manager: create, append, read, list, describe, update, delete", "yes", "protocol 1.0.0 and 1.1.0"),
     ("Stream manager: size, segments, time to live, overwrite or reject", "yes", "totalBytes counts payloads only"),
     ("Stream manager: File and Memory persistence, flushOnWrite", "yes", "SQLite; File survives kill -9"),
-    ("Stream manager: update of persistence", "no", "UpdateNotAllowed"),
+    ("Stream manager: update of persistence", "yes", "UpdateNotAllowed, as there; so is a maxSize below what it holds"),
+    (
+        "Stream manager: configuration of aws.greengrass.StreamManager",
+        "partly",
+        "port, folder, client authentication, bandwidth, threads, part size, LOG_LEVEL; JVM_ARGS and the Kinesis "
+        "delay between calls have no effect",
+    ),
     ("Stream manager: export to Kinesis", "yes", "at least once; messages over 1 MB are skipped and reported"),
-    ("Stream manager: export to S3", "partly", "whole objects of at most 256 MB instead of multipart uploads"),
-    ("Stream manager: export to HTTP", "partly", "RAW_NOT_BATCHED; JSON_BATCHED is refused"),
-    ("Stream manager: export to IoT SiteWise", "no", "refused when the stream is created"),
+    (
+        "Stream manager: export to S3",
+        "yes",
+        "one PUT or multipart by threshold and part size; status streams; InProgress is told at level DEBUG",
+    ),
+    ("Stream manager: export to HTTP", "yes", "RAW_NOT_BATCHED and JSON_BATCHED"),
+    (
+        "Stream manager: export to IoT SiteWise",
+        "partly",
+        "sent to the AWS endpoint; the default backend has no SiteWise, and the export status says so",
+    ),
     ("Stream manager: export to IoT Analytics", "no", "AWS closed the service; refused when the stream is created"),
-    ("Stream manager: export bandwidth limit, parallel uploads", "no", "one batch at a time, by priority"),
+    (
+        "Stream manager: priorities, batches, backoff, bandwidth limit",
+        "yes",
+        "each export one batch at a time, retried for ever at up to five minutes",
+    ),
 ]

@@ -12,7 +12,7 @@ from foreshore.errors import PeerError, UserError
 from foreshore.greengrass.aws_calls import AwsCalls
 from foreshore.greengrass.stream_manager import frames
 from foreshore.greengrass.stream_manager.cbor import decode
-from foreshore.greengrass.stream_manager.definitions import Definition, Export, read_definition, stream_name
+from foreshore.greengrass.stream_manager.definitions import MAX_MS, Definition, Export, read_definition, stream_name
 from foreshore.greengrass.stream_manager.exporter import Exporter
 from foreshore.greengrass.stream_manager.frames import Failure, Operation, Status
 from foreshore.greengrass.stream_manager.settings import LEVELS, Settings, read_settings
@@ -196,7 +196,7 @@ class StreamManager:
     async def _take(self, number: int, payload: bytes, writer: asyncio.StreamWriter) -> None:
         """Answer one request, now or, for a read that waits, later."""
         request = _request(payload)
-        if number == Operation.READ and _options(request).get("readTimeoutMillis"):
+        if number == Operation.READ and _wait_ms(request):
             self._spawn(self._read_later(request, writer))
         else:
             self._answer(number, request, writer)
@@ -309,6 +309,7 @@ class StreamManager:
         """At least minMessageCount messages. Raises Failure(NOT_ENOUGH_MESSAGES)."""
         name = stream_name(request.get("streamName"))
         options = _options(request)
+        _count(options, "readTimeoutMillis", 0, 0)
         least = _count(options, "minMessageCount", 1)
         most = _count(options, "maxMessageCount", least)
         start = _count(options, "desiredStartSequenceNumber", 0, 0)
@@ -328,7 +329,7 @@ class StreamManager:
 
     async def _read_later(self, request: Mapping[str, Any], writer: asyncio.StreamWriter) -> None:
         """Answer a read as soon as it has enough messages, at the latest when its time is over."""
-        deadline = asyncio.get_running_loop().time() + _options(request)["readTimeoutMillis"] / 1000
+        deadline = asyncio.get_running_loop().time() + _wait_ms(request) / 1000
         while True:
             try:
                 self._read(request)
@@ -359,6 +360,12 @@ def _request(payload: bytes) -> dict[str, Any]:
 def _options(request: Mapping[str, Any]) -> Mapping[str, Any]:
     options = request.get("readMessagesOptions") or {}
     return options if isinstance(options, Mapping) else {}
+
+
+def _wait_ms(request: Mapping[str, Any]) -> int:
+    """How long a read may wait; 0 when what it says is no time, and then the read itself is refused."""
+    value = _options(request).get("readTimeoutMillis")
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_MS else 0
 
 
 def _count(options: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
