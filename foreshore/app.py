@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from foreshore.cloudfront.server import Distribution
     from foreshore.core_device import CoreDevice
     from foreshore.functions.service import Functions
+    from foreshore.greengrass.cloud.service import GreengrassCloud
     from foreshore.iot.service import IotCore
 
 HOST = "127.0.0.1"
@@ -104,6 +105,7 @@ class App:
         self.functions: Functions | None = None
         self.iot: IotCore | None = None
         self.cores: dict[str, CoreDevice] = {}
+        self.greengrass: GreengrassCloud | None = None
         self.distributions: dict[str, Distribution] = {}
         self._make_console = console
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -252,7 +254,26 @@ class App:
         # The backend would answer these without the effect AWS has.
         self.endpoint.refuse("apigateway", "the API Gateway control plane (HttpApi in a template works)")
         self.endpoint.refuse("cloudfront", "the CloudFront control plane (distributions in a template work)")
-        self.endpoint.refuse("greengrass", "the greengrassv2 control plane (recipes/ and local deployments work)")
+        if self.iot is not None and "greengrass" in self.options.only:
+            self._start_greengrass(self.iot)
+        else:
+            self.endpoint.refuse("greengrass", "the greengrassv2 control plane without the rooms iot and greengrass")
+
+    def _start_greengrass(self, iot: IotCore) -> None:
+        from foreshore.core_cloud import Objects
+        from foreshore.greengrass.cloud.service import GreengrassCloud
+
+        def things_of(kind: str, name: str) -> list[str]:
+            return iot.groups.things_in(name) if kind == "thinggroup" else [iot.registry.find(name)["thingName"]]
+
+        objects = Objects(lambda: str(self.endpoints["aws"]), self.project.region)
+        self._stops.append(objects.close)
+        self.greengrass = GreengrassCloud(
+            state=self.state, region=self.project.region, account=self.project.account, things_of=things_of,
+            fetch=objects.fetch, say=lambda level, text: self.recorder.say("foreshore", text, level=level),
+        )  # fmt: skip
+        self._stops.append(self.greengrass.stop)
+        self.endpoint.mount("greengrass", self.greengrass.handle)
 
     async def _start_functions(self) -> None:
         from foreshore.functions.service import Functions
@@ -351,6 +372,9 @@ class App:
             await core.listen(self.options.host, mqtts)
         except OSError as error:
             raise taken(mqtts, f"the local MQTT of {settings.thing}", error) from error
+        if self.greengrass is not None:
+            self.greengrass.register(core.cloud_handle())
+            self._stops.append(functools.partial(self.greengrass.unregister, settings.thing))
 
     def _greengrass_admin(self, request: Request, target: Target) -> Response | Awaitable[Response]:
         thing = unquote(target.path.strip("/").partition("/")[0])

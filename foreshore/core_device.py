@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foreshore.cloud.routing import Target
+from foreshore.core_cloud import CloudCore
 from foreshore.core_link import CoreLink
 from foreshore.core_services import CoreSecrets, credentials
 from foreshore.errors import UserError
@@ -212,6 +213,11 @@ class CoreDevice:
             self.core.publish_to_cloud(publication, BRIDGE)
         elif self.broker is not None:
             self.broker.publish(Publication(topic, payload, qos=1, traceparent=traceparent))
+
+    def cloud_handle(self) -> CloudCore:
+        """This core as deployments of the greengrassv2 API reach it."""
+        lifecycle: Any = self.core.lifecycle
+        return CloudCore(self.thing, lifecycle, self.root / "cloud")
 
     async def stop(self) -> None:
         """Stop components, listener and link."""

@@ -10,6 +10,7 @@ ROOMS = {
     "IoT Core: services": "foreshore.iot.parity",
     "IoT rules": "foreshore.iot.rules.parity",
     "Greengrass core": "foreshore.greengrass.parity",
+    "Greengrass cloud side": "foreshore.greengrass.cloud.parity",
     "Lambda": "foreshore.functions.parity",
     "CloudFront and Lambda@Edge": "foreshore.cloudfront.parity",
     "The AWS endpoint": "foreshore.cloud.parity",

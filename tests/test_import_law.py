@@ -32,6 +32,7 @@ SHELLS = {
     "functions/workers.py",
     "greengrass/admin.py",
     "greengrass/artifacts.py",
+    "greengrass/cloud/service.py",
     "greengrass/cloud_proxy.py",
     "greengrass/deployer.py",
     "greengrass/effective_configuration.py",

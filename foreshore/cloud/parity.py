@@ -35,5 +35,4 @@ ROWS: list[tuple[str, str, str]] = [
         "a parameter without a value takes the output of the same name of a stack deployed before it; "
         "Fn::ImportValue finds nothing",
     ),
-    ("greengrassv2 control plane", "no", "NotEmulated; components deploy from recipes/ and local deployments"),
 ]

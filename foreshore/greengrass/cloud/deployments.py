@@ -1,0 +1,280 @@
+"""Deployments of the greengrassv2 API, and how each core's execution of one adds up to its status.
+
+Source: AWS IoT Greengrass V2 API reference, CreateDeployment, GetDeployment, ListEffectiveDeployments.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from foreshore.errors import AwsError, NotEmulated, UserError
+from foreshore.greengrass.cloud.components import Components
+from foreshore.greengrass.cloud.store import Ground, Item
+from foreshore.greengrass.deployments import read_document
+from foreshore.greengrass.provided import PROVIDED
+from foreshore.shapes.service_model import CallContext, OperationHandler, Params, paginate
+
+_TARGET = re.compile(r"^arn:[^:]*:iot:[^:]*:\d*:(?P<kind>thing|thinggroup)/(?P<name>.+)$")
+OVER = ("SUCCEEDED", "FAILED", "CANCELED")
+ThingsOf = Callable[[str, str], list[str]]
+"""`("thing" | "thinggroup", name) -> things`. Raises AwsError ResourceNotFoundException."""
+
+
+def read_target(arn: str) -> tuple[str, str]:
+    """The kind (`thing` or `thinggroup`) and name of a target. Raises AwsError ValidationException."""
+    match = _TARGET.match(arn)
+    if match is None:
+        raise AwsError("ValidationException", f"{arn} is no ARN of a thing or a thing group.", 400)
+    return match["kind"], match["name"]
+
+
+def status_of(executions: Iterable[str]) -> str:
+    """A deployment's status by its executions': ACTIVE while one is not over or there is none."""
+    found = set(executions)
+    if not found or not found <= set(OVER):
+        return "ACTIVE"
+    return "FAILED" if "FAILED" in found else "COMPLETED"
+
+
+class Deployments:
+    """The deployments of the account. `changed` is called when there may be something to deliver or to cancel."""
+
+    def __init__(
+        self, ground: Ground, components: Components, things_of: ThingsOf, changed: Callable[[], None]
+    ) -> None:
+        self._ground = ground
+        self._store = ground.store
+        self._components = components
+        self._things_of = things_of
+        self._changed = changed
+
+    def operations(self) -> dict[str, OperationHandler]:
+        """The operations by name."""
+        return {
+            "CreateDeployment": self.create,
+            "GetDeployment": self.get,
+            "ListDeployments": self.list_deployments,
+            "CancelDeployment": self.cancel,
+            "DeleteDeployment": self.delete,
+            "ListEffectiveDeployments": self.list_effective,
+        }
+
+    def create(self, params: Params, context: CallContext) -> Params:
+        """CreateDeployment: it replaces the target's latest, whose waiting executions are canceled."""
+        for member in ("iotJobConfiguration", "parentTargetArn"):
+            if params.get(member):
+                raise NotEmulated(f"CreateDeployment with {member}")
+        token = params.get("clientToken")
+        known = self._store.get("deployment-token", token) if token else None
+        if known is not None:
+            return known
+        kind, name = read_target(params["targetArn"])
+        self._things_of(kind, name)
+        self._check(params)
+        former = self._latest(params["targetArn"])
+        identifier = self._ground.new_id()
+        item: Item = {
+            "targetArn": params["targetArn"],
+            "revisionId": str(int(former["revisionId"]) + 1 if former else 1),
+            "deploymentId": identifier,
+            "deploymentName": params.get("deploymentName", ""),
+            "deploymentStatus": "ACTIVE",
+            "components": params.get("components") or {},
+            "deploymentPolicies": params.get("deploymentPolicies") or {},
+            "creationTimestamp": self._ground.clock(),
+            "isLatestForTarget": True,
+            "tags": params.get("tags") or {},
+        }
+        made = {"deploymentId": identifier}
+        with self._store.database.transaction():
+            if former is not None:
+                self._end(former)
+                self._store.put("deployment", former["deploymentId"], {**former, "isLatestForTarget": False})
+            self._store.put("deployment", identifier, item)
+            if token:
+                self._store.put("deployment-token", token, made)
+        self._changed()
+        return made
+
+    def _check(self, params: Params) -> None:
+        """Refuse components that are not there or a document that can't be read. Raises AwsError."""
+        for name, wish in (params.get("components") or {}).items():
+            version = wish.get("componentVersion")
+            if version is None:
+                raise AwsError("ValidationException", f"{name} has no componentVersion.", 400)
+            if name not in PROVIDED:
+                state = self._components.find(name, version)["status"]["componentState"]
+                if state != "DEPLOYABLE":
+                    raise AwsError("ValidationException", f"Component [{name} : {version}] is {state}.", 400)
+        try:
+            read_document(document_text(params), "CreateDeployment")
+        except UserError as error:
+            raise AwsError("ValidationException", error.what, 400) from None
+
+    def _latest(self, target: str) -> Item | None:
+        found = (each for each in self._store.all("deployment") if each["targetArn"] == target)
+        return next((each for each in found if each["isLatestForTarget"]), None)
+
+    def _end(self, item: Item) -> None:
+        """Make a deployment CANCELED unless it is over, and its executions with it."""
+        if item["deploymentStatus"] != "ACTIVE":
+            return
+        for execution in self.executions_of(item["deploymentId"]):
+            if execution["coreDeviceExecutionStatus"] not in OVER:
+                self.set_execution(execution, "CANCELED", settle=False)
+        item["deploymentStatus"] = "CANCELED"
+        self._store.put("deployment", item["deploymentId"], item)
+
+    def find(self, identifier: str) -> Item:
+        """One deployment. Raises AwsError ResourceNotFoundException."""
+        found = self._store.get("deployment", identifier)
+        if found is None:
+            extra = {"resourceId": identifier, "resourceType": "Deployment"}
+            raise AwsError("ResourceNotFoundException", f"Deployment {identifier} does not exist.", 404, extra)
+        return found
+
+    def get(self, params: Params, context: CallContext) -> Params:
+        """GetDeployment."""
+        return self.find(params["deploymentId"])
+
+    def list_deployments(self, params: Params, context: CallContext) -> Params:
+        """ListDeployments, newest first; by default the latest of each target."""
+        items = sorted(self._store.all("deployment"), key=_age, reverse=True)
+        if params.get("targetArn"):
+            items = [each for each in items if each["targetArn"] == params["targetArn"]]
+        if params.get("parentTargetArn"):
+            items = []
+        if params.get("historyFilter", "LATEST_ONLY") == "LATEST_ONLY":
+            items = [each for each in items if each["isLatestForTarget"]]
+        page, token = paginate(
+            items, params.get("nextToken"), params.get("maxResults"), key=_age, code="ValidationException", reverse=True
+        )
+        keys = ("targetArn", "revisionId", "deploymentId", "deploymentName", "creationTimestamp", "deploymentStatus",
+                "isLatestForTarget")  # fmt: skip
+        return {"deployments": [{key: each[key] for key in keys} for each in page], "nextToken": token}
+
+    def cancel(self, params: Params, context: CallContext) -> Params:
+        """CancelDeployment. One that is over is a ConflictException."""
+        item = self.find(params["deploymentId"])
+        if item["deploymentStatus"] != "ACTIVE":
+            extra = {"resourceId": item["deploymentId"], "resourceType": "Deployment"}
+            what = f"The deployment is {item['deploymentStatus']} and can't be canceled."
+            raise AwsError("ConflictException", what, 409, extra)
+        with self._store.database.transaction():
+            self._end(item)
+        self._changed()
+        return {"message": "The deployment is canceled."}
+
+    def delete(self, params: Params, context: CallContext) -> None:
+        """DeleteDeployment. An active one is a ConflictException; cores keep what it brought."""
+        item = self.find(params["deploymentId"])
+        if item["deploymentStatus"] == "ACTIVE":
+            extra = {"resourceId": item["deploymentId"], "resourceType": "Deployment"}
+            raise AwsError("ConflictException", "An active deployment can't be deleted: cancel it first.", 409, extra)
+        with self._store.database.transaction():
+            self._store.delete("deployment", item["deploymentId"])
+            for execution in self.executions_of(item["deploymentId"]):
+                self._store.delete("execution", f"{item['deploymentId']}/{execution['thing']}")
+
+    # Executions
+
+    def executions_of(self, identifier: str) -> list[Item]:
+        """A deployment's executions, by thing."""
+        return self._store.all("execution", f"{identifier}/")
+
+    def waiting(self, thing: str) -> list[Item]:
+        """The executions that a core has to carry out, oldest deployment first; made now where there is none."""
+        found = []
+        for item in sorted(self._store.all("deployment"), key=_age):
+            if not item["isLatestForTarget"] or item["deploymentStatus"] == "CANCELED":
+                continue
+            if thing not in self._things(item):
+                continue
+            execution = self._store.get("execution", f"{item['deploymentId']}/{thing}") or self._enter(item, thing)
+            if execution["coreDeviceExecutionStatus"] not in OVER:
+                found.append(execution)
+        return found
+
+    def _things(self, item: Item) -> list[str]:
+        try:
+            return self._things_of(*read_target(item["targetArn"]))
+        except AwsError:
+            return []
+
+    def _enter(self, item: Item, thing: str) -> Item:
+        now = self._ground.clock()
+        execution = {
+            "deploymentId": item["deploymentId"],
+            "deploymentName": item["deploymentName"],
+            "targetArn": item["targetArn"],
+            "thing": thing,
+            "coreDeviceExecutionStatus": "QUEUED",
+            "reason": "",
+            "creationTimestamp": now,
+            "modifiedTimestamp": now,
+        }
+        return self.set_execution(execution, "QUEUED")
+
+    def set_execution(
+        self, execution: Item, status: str, reason: str = "", details: Item | None = None, *, settle: bool = True
+    ) -> Item:
+        """Write where a core's execution stands; with `settle` the deployment's status follows."""
+        execution |= {
+            "coreDeviceExecutionStatus": status,
+            "reason": reason,
+            "modifiedTimestamp": self._ground.clock(),
+        }
+        if details is not None:
+            execution["statusDetails"] = details
+        identifier = execution["deploymentId"]
+        with self._store.database.transaction():
+            self._store.put("execution", f"{identifier}/{execution['thing']}", execution)
+            item = self._store.get("deployment", identifier)
+            if settle and item is not None and item["deploymentStatus"] != "CANCELED":
+                states = {each["thing"]: each["coreDeviceExecutionStatus"] for each in self.executions_of(identifier)}
+                absent = ["QUEUED" for thing in self._things(item) if thing not in states]
+                item["deploymentStatus"] = status_of([*states.values(), *absent])
+                self._store.put("deployment", identifier, item)
+        return execution
+
+    def is_canceled(self, execution: Item) -> bool:
+        """Whether an execution was canceled since it was read."""
+        found = self._store.get("execution", f"{execution['deploymentId']}/{execution['thing']}")
+        return found is None or found["coreDeviceExecutionStatus"] == "CANCELED"
+
+    def list_effective(self, params: Params, context: CallContext) -> Params:
+        """ListEffectiveDeployments: a core's executions, newest first."""
+        thing = params["coreDeviceThingName"]
+        if self._store.get("core", thing) is None:
+            raise no_core(thing)
+        items = [each for each in self._store.all("execution") if each["thing"] == thing]
+        items.sort(key=_age, reverse=True)
+        page, token = paginate(
+            items, params.get("nextToken"), params.get("maxResults"), key=_age, code="ValidationException", reverse=True
+        )
+        return {
+            "effectiveDeployments": [
+                {key: value for key, value in each.items() if key != "thing" and (key != "reason" or value)}
+                for each in page
+            ],
+            "nextToken": token,
+        }
+
+
+def no_core(thing: str) -> AwsError:
+    """The answer for a core device that never connected."""
+    extra = {"resourceId": thing, "resourceType": "CoreDevice"}
+    return AwsError("ResourceNotFoundException", f"The core device {thing} does not exist.", 404, extra)
+
+
+def document_text(item: Item) -> str:
+    """A deployment as the document that a core takes."""
+    keys = ("targetArn", "deploymentName", "components", "deploymentPolicies")
+    return json.dumps({key: item[key] for key in keys if item.get(key)})
+
+
+def _age(item: Any) -> str:
+    return f"{item['creationTimestamp']:020.6f}{item['deploymentId']}"

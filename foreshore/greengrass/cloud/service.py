@@ -1,0 +1,143 @@
+"""Shell: the greengrassv2 API on the AWS endpoint, and the delivery of its deployments to connected cores.
+
+A connected core is a `CoreHandle`. Once a second, and when a deployment changes, each is looked at: what it says of
+itself is kept, and what waits for it is carried out, one deployment after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from foreshore.errors import AwsError, ForeshoreError, UserError
+from foreshore.greengrass.cloud.components import Components, FetchObject
+from foreshore.greengrass.cloud.control import control_plane
+from foreshore.greengrass.cloud.cores import Cores
+from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, document_text
+from foreshore.greengrass.cloud.store import Ground, Store
+from foreshore.greengrass.components import DeploymentStatus
+from foreshore.greengrass.deployments import read_document
+from foreshore.http import Request, Response
+
+LOOK_S = 1.0
+Say = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a core is to do: a deployment document (JSON) and the recipes (JSON) of all its components by name."""
+
+    document: str
+    recipes: dict[str, str]
+
+
+class CoreHandle(Protocol):
+    """A connected core, as the cloud side sees it."""
+
+    thing: str
+
+    def facts(self) -> dict[str, str]:
+        """`coreVersion`, `platform`, `architecture` and `runtime`."""
+        ...
+
+    def components(self) -> list[dict[str, Any]]:
+        """`componentName`, `componentVersion`, `lifecycleState` and `isRoot` of each."""
+        ...
+
+    async def deploy(self, order: Order, fetch: FetchObject, /) -> DeploymentStatus:
+        """Carry an order out to its end; one that did not end is IN_PROGRESS. Raises UserError or AwsError."""
+        ...
+
+
+class GreengrassCloud:
+    """The service and its delivery."""
+
+    def __init__(
+        self, *, state: Path, region: str, account: str, things_of: ThingsOf, fetch: FetchObject, say: Say
+    ) -> None:
+        self.store = Store(state / "greengrass.db")
+        ground = Ground(self.store, region, account, time.time, lambda: str(uuid.uuid4()))
+        self.components = Components(ground, fetch)
+        self.deployments = Deployments(ground, self.components, things_of, self._wake)
+        self.cores = Cores(ground, things_of)
+        self._service = control_plane(self.components, self.deployments, self.cores)
+        self._fetch = fetch
+        self._say = say
+        self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        for handle, _, _ in self._handles.values():
+            self._look(handle)
+        return await self._service.handle(request)
+
+    def register(self, core: CoreHandle) -> None:
+        """A core has connected: deliver to it from now on."""
+        event = asyncio.Event()
+        self._look(core)
+        self._handles[core.thing] = (core, event, asyncio.ensure_future(self._serve(core, event)))
+
+    async def unregister(self, thing: str) -> None:
+        """A core goes: what it has in progress is delivered again when it is back."""
+        found = self._handles.pop(thing, None)
+        if found is not None:
+            found[2].cancel()
+            await asyncio.gather(found[2], return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Stop delivering and close the store."""
+        for thing in list(self._handles):
+            await self.unregister(thing)
+        self.store.database.close()
+
+    def _wake(self) -> None:
+        for _, event, _ in self._handles.values():
+            event.set()
+
+    def _look(self, core: CoreHandle) -> None:
+        self.cores.seen(core.thing, core.facts(), core.components())
+
+    async def _serve(self, core: CoreHandle, event: asyncio.Event) -> None:
+        while True:
+            try:
+                self._look(core)
+                for execution in self.deployments.waiting(core.thing):
+                    if not self.deployments.is_canceled(execution):
+                        await self._carry_out(core, execution)
+            except Exception as error:
+                # A full disk must not end the delivery of what comes later.
+                self._say("ERROR", f"delivery to {core.thing}: {type(error).__name__}: {error}")
+            try:
+                await asyncio.wait_for(event.wait(), LOOK_S)
+            except TimeoutError:
+                continue
+            event.clear()
+
+    async def _carry_out(self, core: CoreHandle, execution: dict[str, Any]) -> None:
+        item = self.deployments.find(execution["deploymentId"])
+        self.deployments.set_execution(execution, "IN_PROGRESS")
+        text = document_text(item)
+        try:
+            wanted = dict(read_document(text, "deployment").components)
+            recipes = {each["componentName"]: each["recipe"] for each in self.components.recipes(wanted)}
+            status = await core.deploy(Order(text, recipes), self._fetch)
+        except ForeshoreError as error:
+            cause = error.what if isinstance(error, UserError) else str(error)
+            code = error.code if isinstance(error, AwsError) else "DEPLOYMENT_DOCUMENT_NOT_VALID"
+            status = DeploymentStatus(
+                "", "FAILED", 0, "FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", code], ["REQUEST_ERROR"], cause
+            )
+        if status.status in ("QUEUED", "IN_PROGRESS") or self.deployments.is_canceled(execution):
+            return
+        reason = f"{status.detailed}: {status.failure_cause}" if status.failure_cause else status.detailed
+        details = _details(status.error_stack, status.error_types)
+        self.deployments.set_execution(execution, status.status, reason, details)
+
+
+def _details(stack: Sequence[str], types: Sequence[str]) -> dict[str, Any]:
+    return {"errorStack": list(stack), "errorTypes": list(types)}

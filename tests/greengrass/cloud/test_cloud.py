@@ -1,0 +1,215 @@
+"""The greengrassv2 API with boto3 on a running edge: components, deployments that reach the core, core devices."""
+
+import json
+import threading
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.e2e.conftest import start, stop
+
+ACCOUNT = "arn:aws:iot:us-east-1:000000000000:"
+LOCAL = "RecipeFormatVersion: '2020-01-25'\nComponentName: com.example.local\nComponentVersion: 1.0.0\n"
+LOCAL += "Manifests:\n  - Lifecycle:\n      Run: exec sleep 600\n"
+
+
+def recipe(name, version, run="exec sleep 600", artifacts=(), dependencies=None):
+    manifest = {"Platform": {"os": "*"}, "Lifecycle": {"Run": run}, "Artifacts": [{"URI": uri} for uri in artifacts]}
+    document = {
+        "RecipeFormatVersion": "2020-01-25",
+        "ComponentName": name,
+        "ComponentVersion": version,
+        "ComponentPublisher": "Example",
+        "ComponentDependencies": {key: {"VersionRequirement": text} for key, text in (dependencies or {}).items()},
+        "Manifests": [manifest],
+    }
+    return json.dumps(document).encode()
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cloud")
+    (folder / "recipes").mkdir()
+    (folder / "recipes/local.yaml").write_text(LOCAL)
+    running = start(folder, folder / "home", "--only", "iot,greengrass")
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="module")
+def thing(edge):
+    return next(iter(edge.ends["cores"]))
+
+
+def until_over(client, deployment):
+    """Ask until a deployment is over; a wait between two questions, no assertion on it."""
+    for _ in range(600):
+        item = client.get_deployment(deploymentId=deployment)
+        if item["deploymentStatus"] != "ACTIVE":
+            return item["deploymentStatus"]
+        threading.Event().wait(0.1)
+    raise AssertionError("the deployment does not end")
+
+
+def refused(code, call, **params):
+    with pytest.raises(ClientError) as caught:
+        call(**params)
+    assert caught.value.response["Error"]["Code"] == code
+    return caught.value.response["Error"]["Message"]
+
+
+def effective(client, thing, deployment):
+    found = client.list_effective_deployments(coreDeviceThingName=thing)["effectiveDeployments"]
+    return next(each for each in found if each["deploymentId"] == deployment)
+
+
+def test_deploy_to_a_thing_then_a_broken_version_rolls_back(edge, thing):
+    client = edge.boto3("greengrassv2")
+    target = f"{ACCOUNT}thing/{thing}"
+    for version, run in (("1.0.0", "exec sleep 612"), ("1.1.0", "exit 7")):
+        made = client.create_component_version(inlineRecipe=recipe("com.example.app", version, run))
+        assert made["status"]["componentState"] == "DEPLOYABLE"
+    components = {"com.example.app": {"componentVersion": "1.0.0"}}
+    first = client.create_deployment(targetArn=target, deploymentName="one", components=components)["deploymentId"]
+    assert until_over(client, first) == "COMPLETED"
+    assert effective(client, thing, first)["coreDeviceExecutionStatus"] == "SUCCEEDED"
+    installed = client.list_installed_components(coreDeviceThingName=thing)["installedComponents"]
+    states = {each["componentName"]: (each["componentVersion"], each["lifecycleState"]) for each in installed}
+    assert states["com.example.app"] == ("1.0.0", "RUNNING")
+    assert any("sleep 612" in line for line in edge.children().values())
+
+    components = {"com.example.app": {"componentVersion": "1.1.0"}}
+    second = client.create_deployment(targetArn=target, components=components)["deploymentId"]
+    assert until_over(client, second) == "FAILED"
+    execution = effective(client, thing, second)
+    assert execution["coreDeviceExecutionStatus"] == "FAILED"
+    assert execution["reason"].startswith("FAILED_ROLLBACK_COMPLETE")
+    assert "com.example.app" in execution["reason"]
+    assert execution["statusDetails"]["errorStack"][0] == "DEPLOYMENT_FAILURE"
+    assert any("sleep 612" in line for line in edge.children().values())
+    assert not client.get_deployment(deploymentId=first)["isLatestForTarget"]
+    assert client.get_deployment(deploymentId=second)["revisionId"] == "2"
+    every = client.list_deployments(targetArn=target, historyFilter="ALL", maxResults=1)
+    assert [each["deploymentId"] for each in every["deployments"]] == [second]
+    rest = client.list_deployments(targetArn=target, historyFilter="ALL", nextToken=every["nextToken"])
+    assert [each["deploymentId"] for each in rest["deployments"]] == [first]
+    client.delete_deployment(deploymentId=second)
+    refused("ResourceNotFoundException", client.get_deployment, deploymentId=second)
+
+
+def test_deploy_to_a_thing_group_with_a_dependency(edge, thing):
+    client, iot = edge.boto3("greengrassv2"), edge.boto3("iot")
+    client.create_component_version(inlineRecipe=recipe("com.example.base", "2.3.0", "exec sleep 613"))
+    wish = {"com.example.base": "^2.0.0"}
+    client.create_component_version(inlineRecipe=recipe("com.example.top", "1.0.0", dependencies=wish))
+    group = iot.create_thing_group(thingGroupName="yard")["thingGroupArn"]
+    made = client.create_deployment(targetArn=group, components={"com.example.top": {"componentVersion": "1.0.0"}})
+    assert client.get_deployment(deploymentId=made["deploymentId"])["deploymentStatus"] == "ACTIVE"
+    iot.add_thing_to_thing_group(thingGroupName="yard", thingName=thing)
+    assert until_over(client, made["deploymentId"]) == "COMPLETED"
+    installed = client.list_installed_components(coreDeviceThingName=thing, topologyFilter="ALL")["installedComponents"]
+    found = {each["componentName"]: (each["lifecycleState"], each["isRoot"]) for each in installed}
+    assert found["com.example.base"] == ("RUNNING", False)
+    assert found["com.example.top"] == ("RUNNING", True)
+    assert [each["coreDeviceThingName"] for each in client.list_core_devices(thingGroupArn=group)["coreDevices"]] == [
+        thing
+    ]
+
+
+def test_component_versions(edge):
+    client = edge.boto3("greengrassv2")
+    for version in ("1.9.0", "1.10.0"):
+        made = client.create_component_version(inlineRecipe=recipe("com.example.many", version), tags={"a": "b"})
+    arn = made["arn"]
+    refused("ConflictException", client.create_component_version, inlineRecipe=recipe("com.example.many", "1.9.0"))
+    refused("ValidationException", client.create_component_version, inlineRecipe=b"ComponentName: x")
+    described = client.describe_component(arn=arn)
+    assert (described["componentVersion"], described["publisher"]) == ("1.10.0", "Example")
+    assert json.loads(client.get_component(arn=arn)["recipe"])["ComponentName"] == "com.example.many"
+    bare = arn.partition(":versions:")[0]
+    page = client.list_component_versions(arn=bare, maxResults=1)
+    assert [each["componentVersion"] for each in page["componentVersions"]] == ["1.10.0"]
+    page = client.list_component_versions(arn=bare, nextToken=page["nextToken"])
+    assert [each["componentVersion"] for each in page["componentVersions"]] == ["1.9.0"]
+    listed = {each["componentName"]: each for each in client.list_components()["components"]}
+    assert listed["com.example.many"]["latestVersion"]["componentVersion"] == "1.10.0"
+    candidate = {"componentName": "com.example.many", "versionRequirements": {"x": "<1.10.0"}}
+    platform = {"attributes": {"os": "linux", "architecture": "amd64"}}
+    resolved = client.resolve_component_candidates(platform=platform, componentCandidates=[candidate])
+    assert resolved["resolvedComponentVersions"][0]["componentVersion"] == "1.9.0"
+    client.tag_resource(resourceArn=arn, tags={"c": "d"})
+    client.untag_resource(resourceArn=arn, tagKeys=["a"])
+    assert client.list_tags_for_resource(resourceArn=arn)["tags"] == {"c": "d"}
+    client.delete_component(arn=arn)
+    refused("ResourceNotFoundException", client.describe_component, arn=arn)
+
+
+def test_a_missing_artifact_fails_the_version(edge):
+    client = edge.boto3("greengrassv2")
+    body = recipe("com.example.bad", "1.0.0", artifacts=["s3://nowhere/main.py"])
+    made = client.create_component_version(inlineRecipe=body)
+    assert made["status"]["componentState"] == "FAILED"
+    assert "s3://nowhere/main.py" in made["status"]["errors"]
+
+
+def test_what_a_deployment_refuses(edge, thing):
+    client = edge.boto3("greengrassv2")
+    target = f"{ACCOUNT}thing/{thing}"
+    refused("ResourceNotFoundException", client.create_deployment, targetArn=f"{ACCOUNT}thing/nobody")
+    absent = {"com.example.none": {"componentVersion": "1.0.0"}}
+    refused("ResourceNotFoundException", client.create_deployment, targetArn=target, components=absent)
+    jobs = {"timeoutConfig": {"inProgressTimeoutInMinutes": 5}}
+    refused("NotEmulated", client.create_deployment, targetArn=target, iotJobConfiguration=jobs)
+    refused("NotEmulated", client.get_service_role_for_account)
+    refused("ResourceNotFoundException", client.get_core_device, coreDeviceThingName="nobody")
+    refused("ValidationException", client.list_deployments, nextToken="x")
+
+
+def test_cancel_a_deployment_that_waits_for_its_core(edge):
+    client, iot = edge.boto3("greengrassv2"), edge.boto3("iot")
+    iot.create_thing(thingName="far-away")
+    made = client.create_deployment(targetArn=f"{ACCOUNT}thing/far-away")["deploymentId"]
+    refused("ConflictException", client.delete_deployment, deploymentId=made)
+    client.cancel_deployment(deploymentId=made)
+    assert client.get_deployment(deploymentId=made)["deploymentStatus"] == "CANCELED"
+    refused("ConflictException", client.cancel_deployment, deploymentId=made)
+
+
+def test_core_devices_and_their_clients(edge, thing):
+    client, iot = edge.boto3("greengrassv2"), edge.boto3("iot")
+    core = client.get_core_device(coreDeviceThingName=thing)
+    assert (core["status"], core["platform"]) == ("HEALTHY", "linux")
+    assert client.list_core_devices(status="UNHEALTHY")["coreDevices"] == []
+    iot.create_thing(thingName="sensor")
+    entries = [{"thingName": "sensor"}, {"thingName": "ghost"}]
+    wrong = client.batch_associate_client_device_with_core_device(coreDeviceThingName=thing, entries=entries)
+    assert [each["thingName"] for each in wrong["errorEntries"]] == ["ghost"]
+    listed = client.list_client_devices_associated_with_core_device(coreDeviceThingName=thing)
+    assert [each["thingName"] for each in listed["associatedClientDevices"]] == ["sensor"]
+    client.batch_disassociate_client_device_from_core_device(coreDeviceThingName=thing, entries=entries[:1])
+    listed = client.list_client_devices_associated_with_core_device(coreDeviceThingName=thing)
+    assert listed["associatedClientDevices"] == []
+
+
+def test_artifacts_come_from_s3_with_their_digest(edge, thing):
+    client = edge.boto3("greengrassv2")
+    s3 = boto3.client(
+        "s3", endpoint_url=edge.ends["aws"], region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    s3.create_bucket(Bucket="parts")
+    s3.put_object(Bucket="parts", Key="a/run.sh", Body=b"exec sleep 614\n")
+    body = recipe("com.example.parts", "1.0.0", "sh {artifacts:path}/run.sh", ["s3://parts/a/run.sh"])
+    made = client.create_component_version(inlineRecipe=body)
+    assert made["status"]["componentState"] == "DEPLOYABLE"
+    artifact = json.loads(client.get_component(arn=made["arn"])["recipe"])["Manifests"][0]["Artifacts"][0]
+    assert artifact["Algorithm"] == "SHA-256"
+    target, components = f"{ACCOUNT}thing/{thing}", {"com.example.parts": {"componentVersion": "1.0.0"}}
+    s3.put_object(Bucket="parts", Key="a/run.sh", Body=b"exit 0\n")
+    deployment = client.create_deployment(targetArn=target, components=components)["deploymentId"]
+    assert until_over(client, deployment) == "FAILED"
+    assert "digest" in effective(client, thing, deployment)["reason"]
+    s3.put_object(Bucket="parts", Key="a/run.sh", Body=b"exec sleep 614\n")
+    deployment = client.create_deployment(targetArn=target, components=components)["deploymentId"]
+    assert until_over(client, deployment) == "COMPLETED"
+    assert any("sleep 614" in line for line in edge.children().values())
