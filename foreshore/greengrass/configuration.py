@@ -15,7 +15,7 @@ The tree is immutable: every change builds a new one along its path, so `snapsho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from foreshore.errors import UserError
@@ -183,11 +183,12 @@ class Configuration:
         """Everything as it is now, for `restore`."""
         return Snapshot(dict(self._trees))
 
-    def restore(self, snapshot: Snapshot) -> list[Change]:
-        """Go back to a snapshot in one durable step; give what changed (rollback of a deployment)."""
+    def restore(self, snapshot: Snapshot, components: Iterable[str] | None = None) -> list[Change]:
+        """Take some components, or all, back to a snapshot in one durable step; give what changed (a rollback)."""
         trees: dict[str, Branch | None] = {}
         changes: list[Change] = []
-        for folded in self._trees.keys() | snapshot.trees.keys():
+        everything = self._trees.keys() | snapshot.trees.keys()
+        for folded in everything if components is None else {self._fold(name) for name in components} & everything:
             now, then = self._trees.get(folded), snapshot.trees.get(folded)
             if now is not None and then is not None and now[1] is then[1]:
                 continue
@@ -428,9 +429,10 @@ def from_record(record: Sequence[object], *, case_sensitive: bool = False) -> No
     return Branch(children, record[0])
 
 
-def snapshot_records(snapshot: Snapshot) -> dict[str, list[object]]:
-    """A snapshot as JSON-able lists by component."""
-    return {name: to_record(tree) for name, tree in snapshot.trees.values()}
+def snapshot_records(snapshot: Snapshot, components: Collection[str]) -> dict[str, list[object]]:
+    """Some components of a snapshot as JSON-able lists."""
+    wanted = {name.lower() for name in components}
+    return {name: to_record(tree) for name, tree in snapshot.trees.values() if name.lower() in wanted}
 
 
 def lite_scalars(value: object) -> object:

@@ -3,7 +3,7 @@
 What is to be done is decided by the pure modules (`resolution.py`, `deployments.py`, `configuration.py`); the order of
 things here is the nucleus's (developer guide, "Deployments"; nucleus, DeploymentConfigMerger and its activators).
 A deployment that the core's death interrupted is begun again at the next start, or rolled back if it was on its way
-back; one that ends the core three times is given up.
+back; one that ends the core five times is given up.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from foreshore.greengrass.update_questions import ask_leave, ask_validity
 from foreshore.greengrass.versions import BadVersion, Range, Version
 
 SETTLE_S = 0.3
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 Say = Callable[[str, str], None]
 Groups = dict[str, dict[str, str]]
 
@@ -240,7 +240,9 @@ class Deployer:
                 self._say("WARN", f"{name}: {note}")
         try:
             if await self._may_begin(deployment, work, texts, previews):
-                await self._change(deployment, document, wanted, work, recipes, moment)
+                changed = [name for name in previews if previews[name] != self._configuration.document(name)]
+                touched = [*changed, *work.add, *work.remove, *PROVIDED]
+                await self._change(deployment, document, wanted, work, recipes, moment, touched)
         finally:
             if document.notify_components:
                 self._updates.announce_post(deployment.id)
@@ -285,11 +287,13 @@ class Deployer:
         work: Plan,
         recipes: Mapping[str, Recipe],
         moment: Moment,
+        touched: list[str],
     ) -> None:
         """Configure and carry the plan out; what came before is kept on disk until it is over."""
         before = self._before(deployment)
         if not moment.again:
-            deployment.progress.trees = snapshot_records(before.configuration)
+            deployment.progress.touched = touched
+            deployment.progress.trees = snapshot_records(before.configuration, touched)
             deployment.progress.groups = before.groups
             deployment.progress.configured_ms = moment.timestamp
             self._keep(deployment)
@@ -486,7 +490,8 @@ class Deployer:
         """Go back to the configuration and components from before; whether all of them run again."""
         self._say("WARN", f"deployment {deployment.id} is rolled back")
         work = plan(self._processes.definitions, before.definitions, order_of(before.definitions))
-        self._configuration.restore(before.configuration)
+        # Only what the deployment changed: a component's own writes to another are not undone.
+        self._configuration.restore(before.configuration, deployment.progress.touched)
         self.groups = before.groups
         self.provided = before.provided
         again = Plan(add=work.add, remove=work.remove, reinstall=work.reinstall, restart=work.restart)

@@ -31,11 +31,12 @@ CREATE TABLE IF NOT EXISTS deployments (
 @dataclass(slots=True)
 class Progress:
     """How far a deployment came. `attempts` counts the times it was begun; `configured_ms` is the timestamp of its
-    configuration once that is applied, else 0; `trees` and `groups` are those from before; `rolling_back` is the
-    failure's cause once the way back is begun."""
+    configuration once that is applied, else 0; `touched` are the components whose configuration it changes, `trees`
+    theirs from before, `groups` those from before; `rolling_back` is the failure's cause once the way back is begun."""
 
     attempts: int = 0
     configured_ms: int = 0
+    touched: list[str] = field(default_factory=list)
     trees: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, dict[str, str]] = field(default_factory=dict)
     rolling_back: str = ""

@@ -32,7 +32,7 @@ from foreshore.greengrass.components import (
 )
 from foreshore.greengrass.configuration import Configuration
 from foreshore.greengrass.deployer import SETTLE_S, Deployer, Deployment, Groups
-from foreshore.greengrass.deployment_journal import UNFINISHED, DeploymentJournal
+from foreshore.greengrass.deployment_journal import UNFINISHED, DeploymentJournal, Progress
 from foreshore.greengrass.deployments import (
     LOCAL_GROUP,
     DeploymentDocument,
@@ -165,10 +165,14 @@ class Supervisor:
         deployed = self._read_state()
         self.deployer.groups = deployed.groups
         self.processes.definitions = {}
-        configuration_of = self.configuration.document
-        for record in journal.load():
-            if record.status.status in UNFINISHED and record.progress.configured_ms:
-                configuration_of = self.configuration.snapshot_of(record.progress.trees).document
+        interrupted = next((each for each in journal.load() if each.status.status in UNFINISHED), None)
+        progress = interrupted.progress if interrupted is not None else Progress()
+        earlier = self.configuration.snapshot_of(progress.trees)
+
+        def configuration_of(component: str) -> dict[str, object]:
+            known = earlier if component in progress.touched else self.configuration
+            return known.document(component)
+
         for name, version in deployed.components.items():
             try:
                 recipe = self.recipes.find(name, version)
