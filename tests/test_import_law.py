@@ -50,6 +50,7 @@ SHELLS = {
     "greengrass/stream_manager/service.py",
     "greengrass/supervisor.py",
     "greengrass/update_questions.py",
+    "greengrass/telemetry_agent.py",
     "greengrass/watcher.py",
     "iot/authority.py",
     "iot/mqtt/client.py",

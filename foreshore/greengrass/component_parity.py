@@ -30,8 +30,11 @@ ROWS: list[tuple[str, str, str]] = [
      "checked; docker: and Lambda artifacts are NotEmulated"),
     ("greengrass-cli", "partly", "finds socket and token in cli_ipc_info; the Java program itself is not tried"),
     ("Components of AWS's", "partly",
-     "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, DiskSpooler and "
-     "clientdevices are parts of the core in any version, configured by the deployment; all others are NotEmulated"),
+     "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, NucleusEmitter, "
+     "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are NotEmulated"),
+    ("aws.greengrass.telemetry.NucleusEmitter", "yes", "local topic, mqttTopic and interval"),
+    ("Nucleus telemetry ($aws/things/<thing>/greengrass/health/json)", "yes",
+     "aggregated hourly, published daily and durable in between; the intervals can't be made smaller, as there"),
     ("aws.greengrass.LogManager", "yes",
      "uploads to the backend's CloudWatch Logs; minimumLogLevel applies to lines in JSON, as there; lines of one event "
      "keep their line ends"),

@@ -23,6 +23,7 @@ PROVIDED: Mapping[str, str] = {
     "aws.greengrass.SecretManager": "2.2.0",
     "aws.greengrass.StreamManager": "2.2.1",
     "aws.greengrass.LogManager": "2.3.9",
+    "aws.greengrass.telemetry.NucleusEmitter": "1.0.11",
     "aws.greengrass.DiskSpooler": "1.0.5",
     "aws.greengrass.clientdevices.Auth": "2.5.0",
     "aws.greengrass.clientdevices.mqtt.Bridge": "2.3.2",

@@ -49,6 +49,8 @@ from foreshore.greengrass.shadow_manager import ShadowManager
 from foreshore.greengrass.shadow_store import ShadowStore
 from foreshore.greengrass.spooler import read_settings
 from foreshore.greengrass.static_components import StaticComponents
+from foreshore.greengrass.telemetry import EMITTER, UNITS, Metric
+from foreshore.greengrass.telemetry_agent import Agent, Emitter
 from foreshore.greengrass.token_exchange import Credentials, TokenExchange
 from foreshore.http import Request, Response
 from foreshore.seams import EmitLog, EmitSpan, LogLine, Publication, Span, traceparent
@@ -107,6 +109,7 @@ class Core:
         self.fetch_secret = fetch_secret
         self._given_shadows = shadows
         self._shadow_manager: ShadowManager | None = None
+        self._telemetry: Agent | None = None
         self.shadows: Shadows | None = shadows
         self.credentials = credentials
         self.client_devices = client_devices
@@ -163,6 +166,8 @@ class Core:
         if self._given_shadows is None and not is_lite:
             self._shadow_manager = ShadowManager(self, ShadowStore(self.root / "work" / SHADOW_MANAGER / "shadows.db"))
             self.shadows = self._shadow_manager
+        if not is_lite:
+            self._telemetry = Agent(self, self.root / "work" / NUCLEUS / "telemetry.db")
         self._effective = EffectiveConfiguration(
             self.root / "config" / "effectiveConfig.yaml", self._effective_document
         )
@@ -170,7 +175,12 @@ class Core:
 
     def _own_services(self) -> dict[str, Provided]:
         """The services that this core stands for by itself, under the names of AWS's components."""
-        return {} if self._shadow_manager is None else {SHADOW_MANAGER: self._shadow_manager}
+        own: dict[str, Provided] = {EMITTER: Emitter(self)}
+        if self._telemetry is not None:
+            own[NUCLEUS] = self._telemetry
+        if self._shadow_manager is not None:
+            own[SHADOW_MANAGER] = self._shadow_manager
+        return own
 
     def _deployed(self, component: str) -> dict[str, object] | None:
         """A component's configuration, None when it is not deployed."""
@@ -397,8 +407,14 @@ class Core:
         return time.time_ns() // 1_000_000
 
     def put_metric(self, component: str, name: str, unit: str, value: float) -> None:
-        """Write a metric down as a log line of the component."""
+        """Take a metric of a component's into the telemetry, and write it down as a log line of the component."""
         self.say(component, "INFO", f"metric {name}={value} {unit}")
+        if self._telemetry is not None:
+            self._telemetry.put(Metric(component, name, UNITS.get(unit.upper(), unit), "Sum", value, self.now_ms()))
+
+    def states(self) -> list[str]:
+        """Every component's state."""
+        return [status.state for status in self.lifecycle.statuses()]
 
     def create_debug_password(self) -> tuple[str, str, float]:
         """A login for the debug console: user, password, expiry (s since the epoch)."""
