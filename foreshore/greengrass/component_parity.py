@@ -31,7 +31,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("greengrass-cli", "partly", "finds socket and token in cli_ipc_info; the Java program itself is not tried"),
     ("Components of AWS's", "partly",
      "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, NucleusEmitter, "
-     "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are NotEmulated"),
+     "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are "
+     "NotEmulated"),
     ("aws.greengrass.telemetry.NucleusEmitter", "yes", "local topic, mqttTopic and interval"),
     ("Nucleus telemetry ($aws/things/<thing>/greengrass/health/json)", "yes",
      "aggregated hourly, published daily and durable in between; the intervals can't be made smaller, as there"),
