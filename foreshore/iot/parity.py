@@ -66,8 +66,10 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Jobs",
         "partly",
-        "Rollouts, aborts, timeouts, retries, templates, both APIs, events. Not: scheduling windows, documentSource "
-        "from S3, presigned URLs.",
+        "Schedules, maintenance windows (UTC), rollouts, aborts, time outs, retries, continuous jobs, documents from S3, "
+        "presigned URLs of the backend (the role is not asked), templates, AWS's managed templates, both APIs, events. "
+        "A namespaceId is kept and filters lists; its jobs go to the usual topics. destinationPackageVersions answers "
+        "NotEmulated.",
     ),
     (
         "Commands",

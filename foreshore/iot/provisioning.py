@@ -25,7 +25,7 @@ from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot.authority import Authority, Issued
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.groups import ThingGroups
-from foreshore.iot.jobs import Bus
+from foreshore.iot.job_rollouts import Bus
 from foreshore.iot.listing import tokens
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.provisioning_templates import Resolved, Resource, invalid, parse, resolve

@@ -35,7 +35,11 @@ from foreshore.iot.data_plane import DataPlane
 from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
-from foreshore.iot.jobs import Jobs, JobsData
+from foreshore.iot.job_devices import JobDevices, JobsData
+from foreshore.iot.job_files import BackendFiles
+from foreshore.iot.job_rollouts import Rollouts
+from foreshore.iot.job_templates import JobTemplates
+from foreshore.iot.jobs import Jobs
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.iot.policy_resources import PolicyResources
@@ -182,7 +186,12 @@ class IotCore:
             self.broker.retained_list,
             time.time,
         )
-        self.jobs = Jobs(self.ground, self.tags, self.groups, self.broker, self.settings.events_on)
+        files = BackendFiles(self.engine.aws)
+        self.rollouts = Rollouts(self.ground, self.groups, self.broker, self.settings.events_on, files)
+        self.job_devices = JobDevices(self.ground, self.rollouts, self.broker)
+        self.job_templates = JobTemplates(self.ground, self.tags, files)
+        self.jobs = Jobs(self.ground, self.tags, self.rollouts, self.job_templates, files)
+        self.registry.on_change = self._thing_changed
         self.commands = Commands(self.ground, self.tags, self.broker, self.data_plane.permit)
         self._tasks: set[asyncio.Task[None]] = set()
         self.provisioning = Provisioning(
@@ -215,7 +224,7 @@ class IotCore:
     @cached_property
     def jobs_data(self) -> Service:
         """The `iot-jobs-data` API."""
-        parts: list[Part] = [JobsData(self.jobs, self.data_plane.permit), CommandsData(self.commands)]
+        parts: list[Part] = [JobsData(self.job_devices, self.data_plane.permit), CommandsData(self.commands)]
         return service_of("iot-jobs-data", parts)
 
     def parts(self) -> list[Part]:
@@ -233,6 +242,7 @@ class IotCore:
             self.settings,
             self.authorization,
             self.jobs,
+            self.job_templates,
             self.commands,
             self.provisioning,
         ]
@@ -270,7 +280,7 @@ class IotCore:
 
     def _tick(self) -> None:
         """Once a second: what jobs and provisioning have to do in time."""
-        self.jobs.tick()
+        self.rollouts.tick()
         self.commands.tick()
         self.provisioning.tick()
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
@@ -461,6 +471,11 @@ class IotCore:
         """What the fleet index holds of a thing has changed; policies may hang on a dynamic group that asks for it."""
         if self.groups.depend_on(field):
             self.ground.changed()
+
+    def _thing_changed(self, name: str) -> None:
+        """A thing that is gone has no jobs before itself any more."""
+        if name not in self.registry.things:
+            self.rollouts.thing_deleted(name)
 
     def _disconnect_principal(self, identifier: str) -> None:
         """A certificate is no longer ACTIVE: end the connections made with it (UpdateCertificate)."""

@@ -1,15 +1,24 @@
 """Jobs with the SDK's own jobs client over MQTT, boto3 for both APIs, and the rules of rollouts, timeouts, retries."""
 
+import asyncio
 import json
 import queue
+from datetime import UTC, datetime
 
 import pytest
 from awscrt import mqtt
 from awsiot import iotjobs
 
 from foreshore.database import MEMORY
-from foreshore.errors import AwsError, NotEmulated
+from foreshore.errors import AwsError
+from foreshore.iot.job_devices import JobDevices
+from foreshore.iot.job_documents import S3Object, s3_object
+from foreshore.iot.job_files import presigned_url
+from foreshore.iot.job_rollouts import Rollouts
+from foreshore.iot.job_schedules import cron
+from foreshore.iot.job_templates import JobTemplates
 from foreshore.iot.jobs import Jobs
+from foreshore.iot.rules.actions.signing import Credentials
 from foreshore.iot.store import Arns, Ground, Tags, open_database
 from tests.e2e.conftest import start, stop
 from tests.iot.test_shadows import shadow_client
@@ -135,7 +144,12 @@ class Bench:
         self.sent = []
         ground = Ground(open_database(MEMORY), Arns("us-east-1", "0" * 12), lambda: self.now, lambda: "id")
         self.group = list(things)
-        self.jobs = Jobs(ground, Tags(ground), self, self, lambda kind: True)
+        self.ground = ground
+        self.rollouts = Rollouts(ground, self, self, lambda kind: True, self)
+        self.devices = JobDevices(ground, self.rollouts, self)
+        self.templates = JobTemplates(ground, Tags(ground), self)
+        self.jobs = Jobs(ground, Tags(ground), self.rollouts, self.templates, self)
+        self.objects = {}
 
     def things_in(self, name, *, recursive=False):
         return self.group
@@ -149,11 +163,21 @@ class Bench:
     def deliver_to(self, client_id, publication):
         return False
 
+    async def read(self, target):
+        return self.objects[target]
+
+    def presign(self, method, target, seconds):
+        return f"{method} {target.bucket} {target.key} {seconds}"
+
+    def tick(self, seconds=0):
+        self.now += seconds
+        self.rollouts.tick()
+
     def create(self, job_id="j", targets=(ARN + "a",), **more):
         return self.jobs.create({"jobId": job_id, "targets": list(targets), "document": "{}", **more}, None)
 
     def statuses(self, job_id="j"):
-        return {e["thing"]: e["status"] for e in self.jobs._newest(job_id)}
+        return {e["thing"]: e["status"] for e in self.rollouts.executions.newest(job_id)}
 
     def job(self, job_id="j"):
         return self.jobs.describe({"jobId": job_id}, None)["job"]
@@ -163,10 +187,10 @@ def test_a_rollout_keeps_its_rate():
     bench = Bench()
     bench.create(targets=[f"{ARN}{i}" for i in range(5)], jobExecutionsRolloutConfig={"maximumPerMinute": 2})
     assert len(bench.statuses()) == 2
-    bench.jobs.tick()
+    bench.tick()
     assert len(bench.statuses()) == 2
     bench.now += 60
-    bench.jobs.tick()
+    bench.tick()
     assert len(bench.statuses()) == 4
 
 
@@ -178,7 +202,7 @@ def test_an_exponential_rollout_grows():
     sizes = [len(bench.statuses())]
     for _ in range(2):
         bench.now += 60
-        bench.jobs.tick()
+        bench.tick()
         sizes.append(len(bench.statuses()))
     assert sizes == [1, 3, 9]
 
@@ -187,14 +211,14 @@ def test_both_timers_end_an_execution_and_retries_begin_another():
     bench = Bench()
     retry = {"criteriaList": [{"failureType": "TIMED_OUT", "numberOfRetries": 1}]}
     bench.create(timeoutConfig={"inProgressTimeoutInMinutes": 2}, jobExecutionsRetryConfig=retry)
-    bench.jobs.start_next("a", {})
+    bench.devices.start_next("a", {})
     bench.now += 121
-    bench.jobs.tick()
+    bench.tick()
     assert bench.statuses() == {"a": "QUEUED"}
-    execution = bench.jobs.start_next("a", {"stepTimeoutInMinutes": 1})["execution"]
+    execution = bench.devices.start_next("a", {"stepTimeoutInMinutes": 1})["execution"]
     assert (execution["executionNumber"], execution["approximateSecondsBeforeTimedOut"]) == (2, 60)
     bench.now += 61
-    bench.jobs.tick()
+    bench.tick()
     assert bench.statuses() == {"a": "TIMED_OUT"}
     assert bench.job()["status"] == "COMPLETED"
 
@@ -203,8 +227,8 @@ def test_too_many_failures_abort_a_job():
     bench = Bench()
     abort = {"failureType": "FAILED", "action": "CANCEL", "thresholdPercentage": 50.0, "minNumberOfExecutedThings": 1}
     bench.create(targets=[ARN + "a", ARN + "b"], abortConfig={"criteriaList": [abort]})
-    bench.jobs.start_next("a", {})
-    bench.jobs.update_execution("a", "j", {"status": "FAILED"})
+    bench.devices.start_next("a", {})
+    bench.devices.update("a", "j", {"status": "FAILED"})
     assert bench.job()["status"] == "CANCELED"
     assert bench.statuses() == {"a": "FAILED", "b": "CANCELED"}
 
@@ -213,17 +237,17 @@ def test_a_continuous_job_takes_new_members():
     bench = Bench(["a"])
     bench.create(targets=["arn:aws:iot:us-east-1:000000000000:thinggroup/g"], targetSelection="CONTINUOUS")
     bench.group.append("b")
-    bench.jobs.tick()
+    bench.tick()
     assert bench.statuses() == {"a": "QUEUED", "b": "QUEUED"}
-    bench.jobs.start_next("a", {})
-    bench.jobs.update_execution("a", "j", {"status": "SUCCEEDED"})
+    bench.devices.start_next("a", {})
+    bench.devices.update("a", "j", {"status": "SUCCEEDED"})
     assert bench.job()["status"] == "IN_PROGRESS"
 
 
 def test_cancelling():
     bench = Bench()
     bench.create(targets=[ARN + "a", ARN + "b"])
-    bench.jobs.start_next("a", {})
+    bench.devices.start_next("a", {})
     bench.jobs.cancel({"jobId": "j"}, None)
     assert bench.statuses() == {"a": "IN_PROGRESS", "b": "CANCELED"}
     with pytest.raises(AwsError, match="can't be canceled"):
@@ -237,30 +261,354 @@ def test_cancelling():
 def test_events_tell_of_the_job_and_its_executions():
     bench = Bench()
     bench.create()
-    bench.jobs.start_next("a", {})
-    bench.jobs.update_execution("a", "j", {"status": "SUCCEEDED"})
-    topics = [topic for topic, _ in bench.sent if topic.startswith("$aws/events/")]
-    assert topics == [
-        "$aws/events/job/j/created",
-        "$aws/events/jobExecution/j/succeeded",
-        "$aws/events/job/j/completed",
-    ]
+    bench.devices.start_next("a", {})
+    bench.devices.update("a", "j", {"status": "SUCCEEDED"})
+    bench.create("k", description="d", comment="c")
+    bench.jobs.cancel({"jobId": "k", "comment": "why"}, None)
+    bench.jobs.delete({"jobId": "k"}, None)
+    events = [(topic.removeprefix("$aws/events/"), message) for topic, message in bench.sent if "/events/" in topic]
+    assert [topic for topic, _ in events] == [
+        "jobExecution/j/succeeded", "job/j/completed", "job/k/cancellation_in_progress", "jobExecution/k/canceled",
+        "job/k/canceled", "job/k/deletion_in_progress", "jobExecution/k/deleted", "job/k/deleted",
+    ]  # fmt: skip
+    completed, canceled = events[1][1], events[4][1]
+    assert completed == {
+        "eventType": "JOB", "eventId": "id", "timestamp": 1000000, "operation": "completed", "jobId": "j",
+        "status": "COMPLETED", "targetSelection": "SNAPSHOT", "targets": [ARN + "a"], "completedAt": 1000000000,
+        "createdAt": 1000000000, "lastUpdatedAt": 1000000000,
+        "jobProcessDetails": {
+            "numberOfCanceledThings": 0, "numberOfRejectedThings": 0, "numberOfFailedThings": 0,
+            "numberOfRemovedThings": 0, "numberOfSucceededThings": 1,
+        },
+    }  # fmt: skip
+    assert (canceled["status"], canceled["description"], canceled["comment"]) == ("CANCELED", "d", "why")
+    assert [message["status"] for _, message in events[5::2]] == ["DELETION_IN_PROGRESS", "DELETED"]
 
 
-def test_templates_and_what_is_not_emulated():
+def test_templates_and_what_is_refused():
     bench = Bench()
-    bench.jobs.create_template(
-        {"jobTemplateId": "t", "document": '{"x": "${aws:iot:parameter:p}"}', "description": "d"}, None
+    windows = [{"startTime": "cron(0 8 ? * * *)", "durationInMinutes": 60}]
+    bench.templates.create(
+        {"jobTemplateId": "t", "document": '{"x": 1}', "description": "d", "maintenanceWindows": windows}, None
     )
-    arn = bench.jobs.describe_template({"jobTemplateId": "t"}, None)["jobTemplateArn"]
-    params = {"jobId": "j", "targets": [ARN + "a"], "jobTemplateArn": arn, "documentParameters": {"p": "v"}}
+    arn = bench.templates.describe({"jobTemplateId": "t"}, None)["jobTemplateArn"]
+    params = {"jobId": "j", "targets": [ARN + "a"], "jobTemplateArn": arn, "targetSelection": "CONTINUOUS"}
     bench.jobs.create(params, None)
-    assert bench.jobs.document_of({"jobId": "j"}, None) == {"document": '{"x": "v"}'}
-    with pytest.raises(NotEmulated):
-        bench.create("k", schedulingConfig={"startTime": "x"})
-    with pytest.raises(AwsError, match="not JSON"):
-        bench.jobs.create({"jobId": "k", "targets": [ARN + "a"], "document": "{"}, None)
+    assert bench.jobs.document_of({"jobId": "j"}, None) == {"document": '{"x": 1}'}
+    assert bench.job()["schedulingConfig"] == {"maintenanceWindows": windows}
+    refused = [
+        ({"document": "{"}, "not JSON"),
+        ({"document": ""}, "One of document"),
+        ({"targets": ["arn:aws:s3:::x"]}, "Invalid target"),
+        ({"jobTemplateArn": arn, "documentParameters": {"p": "v"}}, "managed templates"),
+        ({"document": '["${aws:iot:s3-presigned-url:https://s3.us-east-1.amazonaws.com/b/k}"]'}, "presignedUrlConfig"),
+        ({"timeoutConfig": {"inProgressTimeoutInMinutes": 10081}}, "inProgressTimeoutInMinutes"),
+        ({"destinationPackageVersions": ["arn"]}, "software packages"),
+    ]
+    for more, words in refused:
+        with pytest.raises(AwsError, match=words):
+            bench.create("k", **more)
     with pytest.raises(AwsError, match="already exists"):
         bench.create()
-    with pytest.raises(AwsError, match="Invalid target"):
-        bench.create("k", targets=["arn:aws:s3:::x"])
+
+
+def test_a_managed_template_takes_parameters():
+    bench = Bench()
+    listed = bench.templates.list_managed({}, None)["managedJobTemplates"]
+    assert [each["templateName"] for each in listed] == [
+        "AWS-Download-File", "AWS-Install-Application", "AWS-Reboot", "AWS-Remove-Application",
+        "AWS-Restart-Application", "AWS-Run-Command", "AWS-Start-Application", "AWS-Stop-Application",
+    ]  # fmt: skip
+    found = bench.templates.describe_managed({"templateName": "AWS-Download-File"}, None)
+    assert found["templateArn"] == "arn:aws:iot:us-east-1::jobtemplate/AWS-Download-File:1.0"
+    assert [each["key"] for each in found["documentParameters"] if not each["optional"]] == ["downloadUrl", "filePath"]
+    params = {"jobId": "j", "targets": [ARN + "a"], "jobTemplateArn": found["templateArn"]}
+    for given, words in (({}, "is required"), ({"downloadUrl": "u", "filePath": "p", "x": "y"}, "no parameter")):
+        with pytest.raises(AwsError, match=words):
+            bench.jobs.create({**params, "documentParameters": given}, None)
+    given = {"downloadUrl": 'https://x/"y"', "filePath": "p"}
+    bench.jobs.create({**params, "documentParameters": given}, None)
+    action = bench.devices.describe("a", "$next", {})["execution"]["jobDocument"]["steps"][0]["action"]
+    assert action["input"] == {"handler": "download-file.sh", "args": ['https://x/"y"', "p"], "path": ""}
+    assert bench.job()["documentParameters"] == given
+    before = bench.jobs.document_of({"jobId": "j", "beforeSubstitution": True}, None)["document"]
+    assert "${aws:iot:parameter:downloadUrl}" in before
+    with pytest.raises(AwsError, match="cannot be found"):
+        bench.templates.describe_managed({"templateName": "AWS-Reboot", "templateVersion": "9.9"}, None)
+
+
+# Schedules
+
+
+def at(bench, seconds):
+    return datetime.fromtimestamp(bench.now + seconds, UTC).strftime("%Y-%m-%dT%H:%M")
+
+
+def test_a_scheduled_job_begins_and_stops_its_rollout():
+    bench = Bench()
+    config = {"startTime": at(bench, 3600), "endTime": at(bench, 7200)}
+    bench.create(
+        targets=[f"{ARN}{i}" for i in range(3)], schedulingConfig=config,
+        jobExecutionsRolloutConfig={"maximumPerMinute": 2},
+    )  # fmt: skip
+    assert bench.job()["status"] == "SCHEDULED"
+    bench.tick(3000)
+    assert bench.statuses() == {}
+    bench.tick(660)
+    assert (bench.job()["status"], len(bench.statuses())) == ("IN_PROGRESS", 2)
+    assert bench.job()["jobProcessDetails"]["processingTargets"] == [ARN + "2"]
+    bench.now += 3600
+    bench.tick()
+    assert len(bench.statuses()) == 2
+    for thing in ("0", "1"):
+        bench.devices.start_next(thing, {})
+        bench.devices.update(thing, "j", {"status": "SUCCEEDED"})
+    assert bench.job()["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("behavior", "expected"),
+    [
+        ("CANCEL", {"a": "IN_PROGRESS", "b": "CANCELED"}),
+        ("FORCE_CANCEL", {"a": "CANCELED", "b": "CANCELED"}),
+        ("STOP_ROLLOUT", {"a": "IN_PROGRESS", "b": "QUEUED"}),
+    ],
+)
+def test_what_the_end_time_does(behavior, expected):
+    bench = Bench()
+    config = {"endTime": at(bench, 3600), "endBehavior": behavior}
+    bench.create(targets=[ARN + "a", ARN + "b"], schedulingConfig=config)
+    bench.devices.start_next("a", {})
+    bench.tick(3700)
+    assert bench.statuses() == expected
+    assert bench.job()["status"] == ("IN_PROGRESS" if behavior == "STOP_ROLLOUT" else "CANCELED")
+
+
+def test_a_maintenance_window_holds_new_members_back():
+    bench = Bench(["a"])  # It is 13:46:40 on a Monday.
+    window = {"startTime": "cron(0 14 ? * * *)", "durationInMinutes": 30}
+    group = "arn:aws:iot:us-east-1:000000000000:thinggroup/g"
+    bench.create(targets=[group], targetSelection="CONTINUOUS", schedulingConfig={"maintenanceWindows": [window]})
+    shown = bench.job()
+    assert shown["status"] == "SCHEDULED"
+    assert [each["startTime"] for each in shown["scheduledJobRollouts"]][:2] == ["1970-01-12T14:00", "1970-01-13T14:00"]
+    assert len(shown["scheduledJobRollouts"]) == 7
+    bench.tick(900)
+    assert bench.statuses() == {"a": "QUEUED"}
+    bench.group.append("b")
+    bench.tick(1800)
+    assert bench.statuses() == {"a": "QUEUED"}
+    bench.tick(24 * 3600 - 1200)
+    assert bench.statuses() == {"a": "QUEUED", "b": "QUEUED"}
+
+
+def test_schedules_that_are_refused():
+    bench = Bench()
+    window = {"startTime": "cron(0 14 ? * * *)", "durationInMinutes": 30}
+    refused = [
+        {"startTime": at(bench, 60)},
+        {"startTime": at(bench, 367 * 24 * 3600)},
+        {"startTime": "soon"},
+        {"startTime": at(bench, 3600), "endTime": at(bench, 3700)},
+        {"endTime": at(bench, 3 * 365 * 24 * 3600)},
+        {"endBehavior": "CANCEL"},
+        {"maintenanceWindows": [window]},
+        {"maintenanceWindows": [{**window, "startTime": "0 14 * * *"}]},
+    ]
+    for config in refused:
+        with pytest.raises(AwsError):
+            bench.create(schedulingConfig=config)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cron(0 12 * * ? *)", ["1970-01-02T12:00", "1970-01-03T12:00"]),
+        ("cron(0/20 8-9 ? * MON-FRI *)", ["1970-01-02T08:00", "1970-01-02T08:20"]),
+        ("cron(0 0 L * ? *)", ["1970-01-31T00:00", "1970-02-28T00:00"]),
+        ("cron(0 0 15W * ? *)", ["1970-01-15T00:00", "1970-02-16T00:00"]),
+        ("cron(0 0 ? * 6#3 *)", ["1970-01-16T00:00", "1970-02-20T00:00"]),
+        ("cron(0 0 ? * FRIL *)", ["1970-01-30T00:00", "1970-02-27T00:00"]),
+        ("cron(30 6 1 JAN,JUL ? 1971-1973)", ["1971-01-01T06:30", "1971-07-01T06:30"]),
+    ],
+)
+def test_cron_expressions(text, expected):
+    moments = cron(text).after(86400.0)
+    found = [datetime.fromtimestamp(next(moments), UTC).strftime("%Y-%m-%dT%H:%M") for _ in expected]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cron(0 12 * *)",
+        "cron(0 12 * * * *)",
+        "cron(0 12 ? * ? *)",
+        "cron(60 0 ? * * *)",
+        "cron(0 0 ? * MON-XYZ *)",
+        "x",
+    ],
+)
+def test_cron_expressions_that_are_refused(text):
+    with pytest.raises(AwsError, match=r"cron expression|has to be"):
+        cron(text)
+
+
+# Documents
+
+
+def test_a_document_from_s3_and_presigned_urls():
+    bench = Bench()
+    get = "${aws:iot:s3-presigned-url:https://s3.us-east-1.amazonaws.com/bucket/a b.bin}"
+    put = "${aws:iot:s3-presigned-url-upload:https://bucket.s3.amazonaws.com/${thingName}/${jobId}-${executionNumber}}"
+    text = json.dumps({"get": get, "put": put})
+    bench.objects[S3Object("docs", "folder/job.json", "7")] = text.encode()
+    source = "https://docs.s3.us-east-1.amazonaws.com/folder/job.json?versionId=7"
+    params = {"jobId": "j", "targets": [ARN + "a"], "documentSource": source}
+    role = {"roleArn": "arn:aws:iam::000000000000:role/files", "expiresInSec": 60}
+    asyncio.run(bench.jobs.create({**params, "presignedUrlConfig": role}, None))
+    execution = bench.devices.start_next("a", {})["execution"]
+    assert execution["jobDocument"] == {"get": "GET bucket a b.bin 60", "put": "PUT bucket a/j-1 60"}
+    assert bench.jobs.document_of({"jobId": "j"}, None) == {"document": text}
+    assert bench.jobs.describe({"jobId": "j"}, None)["documentSource"] == source
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://s3.amazonaws.com/b/k", S3Object("b", "k")),
+        ("https://s3-eu-west-1.amazonaws.com/b/k", S3Object("b", "k")),
+        ("https://s3.dualstack.eu-west-1.amazonaws.com/b/a/k", S3Object("b", "a/k")),
+        ("https://my.bucket.s3.eu-west-1.amazonaws.com/a%20k", S3Object("my.bucket", "a k")),
+        ("https://b.s3.amazonaws.com/k?versionId=v", S3Object("b", "k", "v")),
+    ],
+)
+def test_s3_addresses(url, expected):
+    assert s3_object(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["http://s3.amazonaws.com/b/k", "https://example.com/b/k", "https://s3.amazonaws.com/b", "s3://b/k"]
+)
+def test_addresses_that_are_none_of_s3(url):
+    with pytest.raises(AwsError, match=r"names no|is no"):
+        s3_object(url)
+
+
+@pytest.mark.parametrize(
+    "placeholder",
+    [
+        "${aws:iot:s3-presigned-url:https://s3.amazonaws.com/b/${thingName}}",
+        "${aws:iot:s3-presigned-url-upload:https://s3.amazonaws.com/${thingName}/k}",
+        "${aws:iot:s3-presigned-url-upload:https://s3.amazonaws.com/b/${other}}",
+        "${aws:iot:s3-presigned-url-upload:https://s3.amazonaws.com/b/${jobId}${jobId}${jobId}}",
+    ],
+)
+def test_keywords_that_are_refused(placeholder):
+    role = {"roleArn": "arn:aws:iam::000000000000:role/files"}
+    with pytest.raises(AwsError, match=r"[Kk]eyword"):
+        Bench().create(document=json.dumps([placeholder]), presignedUrlConfig=role)
+
+
+def test_a_presigned_url_is_what_botocore_signs():
+    import botocore.session
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+
+    target = S3Object("bucket", "folder/a b+c.bin")
+    given = Credentials("AKIDEXAMPLE", "secret", "token")
+    url = presigned_url(
+        given, method="GET", base="http://127.0.0.1:4566", target=target, seconds=60, region="us-east-1",
+        stamp="20300102T030405Z",
+    )  # fmt: skip
+    request = AWSRequest("GET", "http://127.0.0.1:4566/bucket/folder/a%20b%2Bc.bin")
+    signer = S3SigV4QueryAuth(botocore.credentials.Credentials(*given), "s3", "us-east-1", 60)
+    request.context["timestamp"] = "20300102T030405Z"
+    signer._modify_request_before_signing(request)
+    prepared = signer.canonical_request(request)
+    signature = signer.signature(signer.string_to_sign(request, prepared), request)
+    assert url.endswith(f"&X-Amz-Signature={signature}")
+
+
+def test_an_object_of_the_backend(tmp_path):
+    import urllib.request
+
+    running = start(tmp_path, tmp_path / "home", "--only", "iot")
+    try:
+        s3, iot, data = (running.boto3(name) for name in ("s3", "iot", "iot-jobs-data"))
+        s3.create_bucket(Bucket="jobs")
+        s3.put_object(Bucket="jobs", Key="firmware.bin", Body=b"firmware")
+        address = "https://s3.us-east-1.amazonaws.com/jobs/"
+        get = "${aws:iot:s3-presigned-url:" + address + "firmware.bin}"
+        put = "${aws:iot:s3-presigned-url-upload:" + address + "logs/${thingName}.txt}"
+        s3.put_object(Bucket="jobs", Key="job.json", Body=json.dumps({"get": get, "put": put}).encode())
+        arn = iot.create_thing(thingName="pump")["thingArn"]
+        role = {"roleArn": "arn:aws:iam::000000000000:role/files"}
+        with pytest.raises(iot.exceptions.InvalidRequestException, match="can't be read"):
+            iot.create_job(jobId="j", targets=[arn], documentSource=address + "none", presignedUrlConfig=role)
+        iot.create_job(jobId="j", targets=[arn], documentSource=address + "job.json", presignedUrlConfig=role)
+        execution = data.start_next_pending_job_execution(thingName="pump")["execution"]
+        document = json.loads(execution["jobDocument"])
+        with urllib.request.urlopen(document["get"]) as answer:
+            assert answer.read() == b"firmware"
+        with urllib.request.urlopen(urllib.request.Request(document["put"], b"log", method="PUT")) as answer:
+            assert answer.status == 200
+        assert s3.get_object(Bucket="jobs", Key="logs/pump.txt")["Body"].read() == b"log"
+        iot.delete_thing(thingName="pump")
+        assert iot.describe_job(jobId="j")["job"]["jobProcessDetails"]["numberOfRemovedThings"] == 1
+    finally:
+        stop(running)
+
+
+# Targets that change
+
+
+def test_leaving_the_group_of_a_continuous_job_removes_what_is_queued():
+    bench = Bench(["a", "b"])
+    bench.create(targets=["arn:aws:iot:us-east-1:000000000000:thinggroup/g"], targetSelection="CONTINUOUS")
+    bench.devices.start_next("b", {})
+    bench.group.clear()
+    bench.tick()
+    assert bench.statuses() == {"a": "REMOVED", "b": "IN_PROGRESS"}
+    bench.group.append("a")
+    bench.tick()
+    assert bench.statuses() == {"a": "QUEUED", "b": "IN_PROGRESS"}
+    assert bench.devices.start_next("a", {})["execution"]["executionNumber"] == 2
+
+
+def test_a_snapshot_stays_what_it_was():
+    bench = Bench(["a", "b"])
+    bench.create(targets=["arn:aws:iot:us-east-1:000000000000:thinggroup/g"], jobExecutionsRolloutConfig={"maximumPerMinute": 1})  # fmt: skip  # noqa: E501
+    bench.group[:] = ["a", "c"]
+    bench.tick(60)
+    bench.tick(60)
+    assert bench.statuses() == {"a": "QUEUED", "b": "QUEUED"}
+
+
+def test_a_restart_keeps_jobs_where_they_were():
+    bench = Bench()
+    bench.create(targets=[ARN + "a", ARN + "b"])
+    bench.devices.start_next("a", {})
+    again = Rollouts(bench.ground, bench, bench, lambda kind: True, bench)
+    assert [each["status"] for each in again.executions.pending("a")] == ["IN_PROGRESS"]
+    assert again.counts("j")["numberOfQueuedThings"] == 1
+
+
+def test_deleting_an_execution_needs_its_end_or_force():
+    bench = Bench()
+    bench.create(targets=[ARN + "a", ARN + "b"])
+    one = {"jobId": "j", "thingName": "a", "executionNumber": 1}
+    with pytest.raises(AwsError, match="QUEUED"):
+        bench.jobs.delete_execution(one, None)
+    bench.jobs.delete_execution({**one, "force": True}, None)
+    assert bench.sent[-1][0] == "$aws/things/a/jobs/notify-next"
+    assert "execution" not in bench.sent[-1][1]
+
+
+def test_a_rollout_of_1500_things_at_the_default_rate():
+    things = [f"t{number:04}" for number in range(1500)]
+    bench = Bench(things)
+    bench.create(targets=["arn:aws:iot:us-east-1:000000000000:thinggroup/g"])
+    assert len(bench.statuses()) == 1000
+    bench.tick(60)
+    assert len(bench.statuses()) == 1500

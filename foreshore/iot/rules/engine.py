@@ -98,14 +98,14 @@ class Engine:
         self._publish = publish
         self._log = log
         self._client = Client()
-        self._aws = Aws(
+        self.aws = Aws(
             self._client, region=region, backend_url=backend_url, credentials=credentials, stamp=_stamp,
             tls=ssl.create_default_context,
         )  # fmt: skip
         self.destinations = Destinations(region, account)
         self._batches = Batches()
         self._world = World(
-            region, account, publish, invoke, self._aws, self._client, self._batches, self.destinations,
+            region, account, publish, invoke, self.aws, self._client, self._batches, self.destinations,
             lambda: str(uuid.uuid4()), endpoint_url,
         )  # fmt: skip
         self._runner = Runner(self._world, republish=self._republish, span=span, log=log, check_roles=check_roles)
@@ -369,7 +369,7 @@ class Engine:
         """Ready the external functions; may be called twice."""
         self._runner.stopping = False
         if self._lookups is None:
-            self._lookups = Lookups(asyncio.get_running_loop(), self._aws, self._world.invoke, self.things)
+            self._lookups = Lookups(asyncio.get_running_loop(), self.aws, self._world.invoke, self.things)
 
     async def stop(self) -> None:
         """Stop listening, give queued actions a few seconds, then let go; may be called twice."""
