@@ -66,7 +66,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Jobs",
         "partly",
-        "Schedules, maintenance windows (UTC), rollouts, aborts, time outs, retries, continuous jobs, documents from S3, "
+        "Schedules, maintenance windows (UTC), rollouts, aborts, time outs, retries, continuous jobs, S3 documents, "
         "presigned URLs of the backend (the role is not asked), templates, AWS's managed templates, both APIs, events. "
         "A namespaceId is kept and filters lists; its jobs go to the usual topics. destinationPackageVersions answers "
         "NotEmulated.",
