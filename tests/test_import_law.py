@@ -44,6 +44,7 @@ SHELLS = {
     "greengrass/server.py",
     "greengrass/service.py",
     "greengrass/shadow_manager.py",
+    "greengrass/shadow_sync.py",
     "greengrass/stream_manager/destinations.py",
     "greengrass/stream_manager/exporter.py",
     "greengrass/stream_manager/s3.py",

@@ -44,8 +44,8 @@ from foreshore.greengrass.provided_services import Provided, Services
 from foreshore.greengrass.publish_spans import TICK_S, PublishSpans
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
 from foreshore.greengrass.server import Api, Server
-from foreshore.greengrass.shadow_manager import NAME as SHADOW_MANAGER
 from foreshore.greengrass.shadow_manager import ShadowManager
+from foreshore.greengrass.shadow_settings import NAME as SHADOW_MANAGER
 from foreshore.greengrass.shadow_store import ShadowStore
 from foreshore.greengrass.spooler import read_settings
 from foreshore.greengrass.static_components import StaticComponents

@@ -244,10 +244,45 @@ class Reconciled(NamedTuple):
     to_cloud: State
     base: State
 
+    def turned(self) -> Reconciled:
+        """The same with both sides exchanged."""
+        return Reconciled(self.to_cloud, self.to_device, self.base)
+
 
 def reconcile(base: State, device: State, cloud: State) -> Reconciled:
-    """Three-way merge of states since they last agreed on `base`. The cloud wins where both changed the same thing."""
-    to_device = patch_between(base, cloud)
-    to_cloud = without(patch_between(base, device), to_device)
-    to_device = patch_between(device, merge(device, to_device))
-    return Reconciled(to_device, to_cloud, merge(cloud, to_cloud))
+    """Three-way merge of states since they last agreed on `base`.
+
+    Where both changed the same thing, the cloud's `desired` and the device's `reported` win (shadow manager 2.3).
+    """
+    to_device: State = {}
+    to_cloud: State = {}
+    agreed: State = {}
+    for name in SECTIONS:
+        before, mine, theirs = (side.get(name) or {} for side in (base, device, cloud))
+        ours, others = patch_between(before, mine), patch_between(before, theirs)
+        if name == "desired":
+            ours = without(ours, others)
+        else:
+            others = without(others, ours)
+        both = merge(merge(before, others), ours)
+        to_device[name], to_cloud[name] = patch_between(mine, both), patch_between(theirs, both)
+        agreed[name] = both
+    return Reconciled(_filled(to_device), _filled(to_cloud), _filled(agreed))
+
+
+def overwrite(base: State, device: State, cloud: State) -> Reconciled:
+    """One way only: what the cloud gets when the device changed since `base`; the device keeps what it has."""
+    if same(_filled(base), _filled(device)):
+        return Reconciled({}, {}, cloud)
+    patches = {name: patch_between(cloud.get(name) or {}, device.get(name) or {}) for name in SECTIONS}
+    return Reconciled({}, _filled(patches), device)
+
+
+def without_own(base: State, device: State, patch: State) -> State:
+    """A cloud's update as the device takes it: what it `reported` itself and has not sent yet stays."""
+    own = patch_between(base.get("reported") or {}, device.get("reported") or {})
+    reported = patch.get("reported")
+    if not own or reported is None:
+        return patch
+    left = {**patch, "reported": without(reported, own)}
+    return {name: section for name, section in left.items() if section != {}}

@@ -11,6 +11,7 @@ from foreshore.greengrass.shadows import (
     Document,
     delta_of,
     merge,
+    overwrite,
     patch_between,
     read_request,
     reconcile,
@@ -19,6 +20,7 @@ from foreshore.greengrass.shadows import (
     update,
     view,
     without,
+    without_own,
 )
 
 NOW = 1_700_000_000
@@ -137,10 +139,34 @@ def test_a_patch_between_two_states_makes_the_second(old: dict[str, Any], new: d
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(states, states, states)
 def test_both_sides_end_alike(base: dict[str, Any], device: dict[str, Any], cloud: dict[str, Any]) -> None:
-    outcome = reconcile(base, device, cloud)
-    assert same(merge(device, outcome.to_device), outcome.base)
-    assert same(merge(cloud, outcome.to_cloud), outcome.base)
-    assert without(outcome.to_cloud, patch_between(base, cloud)) == outcome.to_cloud
+    for section, winner, loser in (("desired", cloud, "to_cloud"), ("reported", device, "to_device")):
+        sides = [{section: each} if each else {} for each in (base, device, cloud)]
+        outcome = reconcile(*sides)
+        agreed = outcome.base.get(section, {})
+        assert same(merge(device, outcome.to_device.get(section, {})), agreed)
+        assert same(merge(cloud, outcome.to_cloud.get(section, {})), agreed)
+        lost = getattr(outcome, loser).get(section, {})
+        assert without(lost, patch_between(base, winner)) == lost
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(states, states, states)
+def test_one_way_ends_as_the_changed_side_is(
+    base: dict[str, Any], device: dict[str, Any], cloud: dict[str, Any]
+) -> None:
+    outcome = overwrite(*({"desired": each} for each in (base, device, cloud)))
+    if same(base, device):
+        assert (outcome.to_cloud, outcome.to_device) == ({}, {})
+    else:
+        assert same(merge(cloud, outcome.to_cloud.get("desired", {})), device) and not outcome.to_device
+
+
+def test_what_the_device_reported_and_did_not_send_stays() -> None:
+    base, device = {"reported": {"a": 1, "b": 1}}, {"reported": {"a": 2, "b": 1}}
+    patch = {"desired": {"x": 1}, "reported": {"a": 9, "b": 9}}
+    assert without_own(base, device, patch) == {"desired": {"x": 1}, "reported": {"b": 9}}
+    assert without_own(base, base, patch) == patch
+    assert without_own(base, device, {"reported": {"a": 9}}) == {}
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
