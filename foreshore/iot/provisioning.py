@@ -24,12 +24,11 @@ from cryptography.x509.oid import NameOID
 from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot.authority import Authority, Issued
 from foreshore.iot.certificates import Certificates
-from foreshore.iot.groups import ThingGroups
 from foreshore.iot.job_rollouts import Bus
 from foreshore.iot.listing import tokens
 from foreshore.iot.policy_resources import PolicyResources
-from foreshore.iot.provisioning_templates import Resolved, Resource, invalid, parse, resolve
-from foreshore.iot.registry import Registry
+from foreshore.iot.provisioning_resources import Provisioner
+from foreshore.iot.provisioning_templates import invalid, parse, resolve
 from foreshore.iot.store import Document, Ground, Tags
 from foreshore.seams import Invoke, Publication
 from foreshore.shapes.service_model import CallContext, OperationHandler
@@ -64,9 +63,8 @@ class Provisioning:
         tags: Tags,
         authority: Authority,
         certificates: Certificates,
-        registry: Registry,
         policies: PolicyResources,
-        groups: ThingGroups,
+        provisioner: Provisioner,
         bus: Bus,
         invoke: Invoke | None,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -75,9 +73,8 @@ class Provisioning:
         self._tags = tags
         self._authority = authority
         self._certificates = certificates
-        self._registry = registry
         self._policies = policies
-        self._groups = groups
+        self._provisioner = provisioner
         self._bus = bus
         self._invoke = invoke
         self._spawn = spawn
@@ -274,127 +271,10 @@ class Provisioning:
     def register_thing(self, params: Params, context: CallContext) -> Document:
         """RegisterThing of the control plane."""
         resolved = resolve(params["templateBody"], params.get("parameters") or {})
-        arns = self.provision(resolved)
+        arns = self._provisioner.provision(resolved)
         identifier = _last(arns.get(resolved.certificate.logical_id)) if resolved.certificate else None
         pem = self._certificates.find(identifier)["certificatePem"] if identifier else None
         return {"certificatePem": pem, "resourceArns": arns}
-
-    def provision(self, resolved: Resolved) -> dict[str, str]:
-        """Make a template's resources and attach them; gives ARNs by logical id. Raises AwsError.
-
-        Names, groups and policies are looked at before the first resource is made. The thing is made before the
-        certificate becomes ACTIVE; a later refusal leaves it there.
-        """
-        self._check(resolved)
-        arns: dict[str, str] = {}
-        certificate = thing = None
-        if resolved.thing is not None:
-            thing = self._thing(resolved.thing)
-            arns[resolved.thing.logical_id] = self._registry.arn(thing)
-        if resolved.certificate is not None:
-            certificate = arns[resolved.certificate.logical_id] = self._certificate(resolved.certificate)
-        if resolved.policy is not None:
-            policy = self._policy(resolved.policy)
-            arns[resolved.policy.logical_id] = self._policies.arn(policy)
-            if certificate is not None:
-                self._policies.attach_to(policy, certificate)
-        if thing is not None and certificate is not None:
-            self._registry.attach({"thingName": thing, "principal": certificate})
-        return arns
-
-    def _check(self, resolved: Resolved) -> None:
-        if resolved.policy is not None:
-            properties = resolved.policy.properties
-            if properties.get("PolicyName") and not properties.get("PolicyDocument"):
-                self._policies.find(properties["PolicyName"])
-            elif not properties.get("PolicyDocument"):
-                raise invalid("A policy needs PolicyName or PolicyDocument.")
-        if resolved.thing is None:
-            return
-        properties = resolved.thing.properties
-        name = properties.get("ThingName")
-        if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9:_-]{1,128}", name):
-            raise invalid("ThingName is missing or not valid.")
-        attributes, groups = properties.get("AttributePayload") or {}, properties.get("ThingGroups") or []
-        if not isinstance(attributes, dict) or not all(isinstance(each, str) for each in attributes.values()):
-            raise invalid("AttributePayload has to be a map of strings.")
-        if not isinstance(groups, list) or not all(isinstance(each, str) for each in groups):
-            raise invalid("ThingGroups has to be a list of strings.")
-        for group in groups:
-            self._groups.find(group)
-        if name in self._registry.things and "FAIL" in resolved.thing.overrides.values():
-            raise AwsError("ResourceConflictsException", f"Thing {name} exists already.", 409)
-
-    def _certificate(self, resource: Resource) -> str:
-        """The ARN of the certificate that a template names, registers or has signed."""
-        properties = resource.properties
-        status = str(properties.get("Status", "ACTIVE")).upper()
-        if status not in ("ACTIVE", "INACTIVE"):
-            raise invalid(f"A certificate's Status can't be {status}.")
-        if properties.get("CertificateId"):
-            document = self._certificates.find(properties["CertificateId"])
-            is_new = document["status"] == "PENDING_ACTIVATION"
-            mode = resource.overrides.get("Status", "DO_NOTHING")
-            if not is_new and mode == "FAIL" and document["status"] != status:
-                raise AwsError("ResourceConflictsException", "The certificate has another status.", 409)
-            if is_new or mode == "REPLACE":
-                self._certificates.update({"certificateId": document["certificateId"], "newStatus": status}, None)
-            return self._certificates.arn(document["certificateId"])
-        if properties.get("CertificateSigningRequest"):
-            issued = self._authority.sign_request(properties["CertificateSigningRequest"], self._now())
-            self._certificates.store(issued.certificate, issued.certificate_id, status)
-            return self._certificates.arn(issued.certificate_id)
-        if properties.get("CertificatePem"):
-            given = {"certificatePem": properties["CertificatePem"], "status": status}
-            if properties.get("CACertificatePem"):
-                given["caCertificatePem"] = properties["CACertificatePem"]
-            return str(self._certificates.register(given, None)["certificateArn"])
-        raise invalid("A certificate needs CertificateId, CertificateSigningRequest or CertificatePem.")
-
-    def _policy(self, resource: Resource) -> str:
-        """The policy's name; a document without one is named by its SHA-256."""
-        document = resource.properties.get("PolicyDocument")
-        if not document:
-            return str(resource.properties["PolicyName"])
-        text = document if isinstance(document, str) else orjson.dumps(document).decode()
-        name = resource.properties.get("PolicyName") or hashlib.sha256(text.encode()).hexdigest()
-        if name not in self._policies.kind:
-            self._policies.create({"policyName": name, "policyDocument": text}, None)
-        return str(name)
-
-    def _thing(self, resource: Resource) -> str:
-        properties = resource.properties
-        name = str(properties["ThingName"])
-        attributes = properties.get("AttributePayload") or {}
-        groups = list(properties.get("ThingGroups") or ())
-        if name not in self._registry.things:
-            given = {"thingName": name, "attributePayload": {"attributes": attributes}}
-            optional = {"thingTypeName": "ThingTypeName", "billingGroupName": "BillingGroup"}
-            given |= {key: properties[source] for key, source in optional.items() if properties.get(source)}
-            self._registry.create(given)
-        else:
-            self._override(name, resource, attributes)
-            mode = resource.overrides.get("ThingGroups", "DO_NOTHING")
-            if mode == "REPLACE":
-                gone = [each for each in self._groups.direct_of(name) if each not in groups]
-                self._groups.update_of_thing({"thingName": name, "thingGroupsToRemove": gone}, None)
-            elif mode != "MERGE":
-                groups = []
-        for group in groups:
-            self._groups.put_into(name, group)
-        return name
-
-    def _override(self, name: str, resource: Resource, attributes: dict[str, str]) -> None:
-        """Change a thing that is there, as far as OverrideSettings say; without them it stays as it is."""
-        change: Params = {"thingName": name}
-        mode = resource.overrides.get("AttributePayload", "DO_NOTHING")
-        if mode in ("REPLACE", "MERGE"):
-            change["attributePayload"] = {"attributes": attributes, "merge": mode == "MERGE"}
-        kind = resource.properties.get("ThingTypeName")
-        if kind and resource.overrides.get("ThingTypeName") == "REPLACE":
-            change["thingTypeName"] = kind
-        if len(change) > 1:
-            self._registry.update(change, None)
 
     # Just-in-time provisioning
 
@@ -408,7 +288,7 @@ class Provisioning:
                 raise invalid(f"Template {config['templateName']} is not enabled.")
             body = self.body_of(template)
         if body:
-            self.provision(resolve(body, certificate_parameters(certificate)))
+            self._provisioner.provision(resolve(body, certificate_parameters(certificate)))
 
     # MQTT
 
@@ -423,9 +303,9 @@ class Provisioning:
         try:
             request = _decode(publication.payload, form)
             if create == "create":
-                answer = self._pending(await self._authority.issue_keys(self._now()))
+                answer = self._pending(await self._authority.issue_keys(self._now()), publication)
             elif create:
-                answer = self._from_csr(request)
+                answer = self._from_csr(request, publication)
             else:
                 answer = await self._provision_device(template, request, publication)
             outcome = "accepted"
@@ -437,26 +317,28 @@ class Provisioning:
         if publication.client_id is None or not self._bus.deliver_to(publication.client_id, reply):
             self._bus.publish(reply)
 
-    def _from_csr(self, request: Document) -> Document:
+    def _from_csr(self, request: Document, publication: Publication) -> Document:
         pem = request.get("certificateSigningRequest")
         if not isinstance(pem, str):
             raise AwsError("InvalidCsr", "certificateSigningRequest is required.", 400)
-        return self._pending(self._authority.sign_request(pem, self._now()))
+        return self._pending(self._authority.sign_request(pem, self._now()), publication)
 
-    def _pending(self, issued: Issued) -> Document:
-        """Keep a new certificate until a template takes it, and give its token."""
+    def _pending(self, issued: Issued, publication: Publication) -> Document:
+        """Keep a new certificate until a template takes it, and give its token, which serves this principal alone."""
         identifier = issued.certificate_id
         self._certificates.store(issued.certificate, identifier, "PENDING_ACTIVATION")
         token = hashlib.sha512((self._ground.new_id() + self._ground.new_id()).encode()).hexdigest()
-        self._tokens.put(token, {"certificateId": identifier, "until": self._ground.clock() + TOKEN_S})
+        until = self._ground.clock() + TOKEN_S
+        self._tokens.put(token, {"certificateId": identifier, "until": until, "principal": publication.principal})
         key = {"privateKey": issued.private_key} if issued.private_key else {}
         shown = {"certificateId": identifier, "certificatePem": issued.certificate}
         return {**shown, **key, "certificateOwnershipToken": token}
 
-    def _owned(self, token: object) -> str:
+    def _owned(self, token: object, publication: Publication) -> str:
         """The certificate a token speaks for. Raises AwsError InvalidCertificateOwnershipToken."""
         held = self._tokens.get(token) if isinstance(token, str) else None
-        if held is None or held["until"] <= self._ground.clock():
+        is_over = held is None or held["until"] <= self._ground.clock()
+        if held is None or is_over or held.get("principal") != publication.principal:
             raise AwsError("InvalidCertificateOwnershipToken", "The ownership token is not valid.", 400)
         return str(held["certificateId"])
 
@@ -465,16 +347,16 @@ class Provisioning:
         if not template["enabled"] or template["type"] != "FLEET_PROVISIONING":
             raise invalid(f"Template {name} is not enabled for fleet provisioning.")
         token = request.get("certificateOwnershipToken")
-        certificate = self._certificates.find(self._owned(token))
+        certificate = self._certificates.find(self._owned(token, publication))
         parameters = request.get("parameters") or {}
         if not isinstance(parameters, dict) or not all(isinstance(each, str) for each in parameters.values()):
             raise invalid("parameters have to be a map of strings.")
         if template.get("preProvisioningHook"):
             overrides = await self._ask_hook(template, certificate, parameters, publication)
             parameters = {**parameters, **overrides}
-            self._owned(token)  # Another request may have used it while the hook was asked.
+            self._owned(token, publication)  # Another request may have used it while the hook was asked.
         resolved = resolve(self.body_of(template), {**parameters, **certificate_parameters(certificate)})
-        arns = self.provision(resolved)
+        arns = self._provisioner.provision(resolved)
         self._tokens.delete(str(token))
         thing = _last(arns.get(resolved.thing.logical_id)) if resolved.thing else None
         return {"deviceConfiguration": resolved.device_configuration, "thingName": thing}
@@ -494,7 +376,10 @@ class Provisioning:
             "parameters": parameters,
         }
         hook = template["preProvisioningHook"]["targetArn"]
-        result = await self._invoke(hook, orjson.dumps(event), traceparent=publication.traceparent)
+        try:
+            result = await self._invoke(hook, orjson.dumps(event), traceparent=publication.traceparent)
+        except AwsError as error:
+            raise AwsError("AccessDenied", f"The pre-provisioning hook failed: {error.message}", 403) from error
         try:
             answer = orjson.loads(result.payload)
         except orjson.JSONDecodeError:

@@ -45,6 +45,7 @@ from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.provisioning import Provisioning
+from foreshore.iot.provisioning_resources import Provisioner
 from foreshore.iot.registry import Registry
 from foreshore.iot.registry_events import RegistryEvents
 from foreshore.iot.resources import Resources
@@ -54,13 +55,16 @@ from foreshore.iot.settings import Settings
 from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
-from foreshore.seams import EmitLog, EmitSpan, Invoke, LogLine, Publication
+from foreshore.seams import EmitLog, EmitSpan, Invoke, InvokeResult, LogLine, Publication
 from foreshore.shapes.service_model import Service
 
 MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
 ALPN = [*MQTT_ALPN, "x-amzn-http-ca", "http/1.1"]
 MAX_BODY = 1024 * 1024
 """Bytes of an HTTPS request's body; the largest that AWS takes is a payload of 128 KiB."""
+
+HOOK_S = 5.0
+"""Seconds a pre-provisioning hook has to answer."""
 
 _CAPITALS = string.ascii_uppercase + string.digits
 
@@ -194,9 +198,12 @@ class IotCore:
         self.registry.on_change = self._thing_changed
         self.commands = Commands(self.ground, self.tags, self.broker, self.data_plane.permit)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.provisioner = Provisioner(
+            self.ground, self.authority, self.certificates, self.registry, self.policies, self.groups
+        )
         self.provisioning = Provisioning(
-            self.ground, self.tags, self.authority, self.certificates, self.registry, self.policies, self.groups,
-            self.broker, self._invoke, self._spawn,
+            self.ground, self.tags, self.authority, self.certificates, self.policies, self.provisioner, self.broker,
+            self._invoke and _limited(self._invoke, HOOK_S), self._spawn,
         )  # fmt: skip
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
@@ -550,6 +557,19 @@ class _Things:
 
     def registry(self, operation: str, thing: str) -> dict[str, Any]:
         return self._iot.registry_data(operation, thing)
+
+
+def _limited(invoke: Invoke, seconds: float) -> Invoke:
+    """Invoke that waits so long; then it raises AwsError."""
+
+    async def call(function: str, payload: bytes, **options: Any) -> InvokeResult:
+        try:
+            async with asyncio.timeout(seconds):
+                return await invoke(function, payload, **options)
+        except TimeoutError:
+            raise AwsError("TimeoutException", f"{function} did not answer within {seconds:g} s.", 504) from None
+
+    return call
 
 
 async def _named(port: int, listening: Any) -> int:

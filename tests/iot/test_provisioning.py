@@ -1,5 +1,6 @@
 """Fleet provisioning with the SDK's identity client over mutual TLS, RegisterThing by boto3, hooks, JITP."""
 
+import asyncio
 import json
 import queue
 from datetime import UTC, datetime, timedelta
@@ -8,11 +9,14 @@ import cbor2
 import pytest
 from awscrt import mqtt
 from awsiot import iotidentity, mqtt_connection_builder
+from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from foreshore.errors import AwsError
+from foreshore.iot.service import _limited
 from foreshore.seams import Publication
 
 QOS = mqtt.QoS.AT_LEAST_ONCE
@@ -73,7 +77,7 @@ def csr(key):
     return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def ask(edge, topic, payload, form="json"):
+def ask(edge, topic, payload, form="json", principal=None):
     """Send a request as a service would and give what comes on accepted or rejected."""
     answers = queue.Queue()
 
@@ -82,7 +86,7 @@ def ask(edge, topic, payload, form="json"):
             edge.iot.broker.add_listener(f"{topic}/{word}", lambda p: answers.put((p.topic.rpartition("/")[2], p)))
             for word in ("accepted", "rejected")
         ]
-        edge.iot.broker.publish(Publication(topic, payload))
+        edge.iot.broker.publish(Publication(topic, payload, principal=principal))
         return handles
 
     edge.run(send())
@@ -259,3 +263,70 @@ def test_just_in_time_provisioning(edge, tmp_path, by_name):
         connect(edge, tmp_path, pem, key_pem(key), "lathe")
     assert iot.list_thing_principals(thingName="lathe")["principals"]
     connect(edge, tmp_path, pem, key_pem(key), "lathe").disconnect().result(20)
+
+
+def test_an_ownership_token_serves_the_principal_that_got_it(edge):
+    make_template(edge.client())
+    made = ask(edge, "$aws/certificates/create/json", b"", principal="a" * 64)[1]
+    request = {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"Serial": "1"}}
+    topic, payload = "$aws/provisioning-templates/fleet/provision/json", json.dumps(request).encode()
+    word, refused = ask(edge, topic, payload, principal="b" * 64)
+    assert (word, refused["errorCode"]) == ("rejected", "InvalidCertificateOwnershipToken")
+    assert ask(edge, topic, payload, principal="a" * 64)[0] == "accepted"
+
+
+def test_a_hook_that_fails_or_is_late_refuses(edge, monkeypatch):
+    hook = {"payloadVersion": "2020-04-01", "targetArn": "arn:aws:lambda:us-east-1:000000000000:function:hook"}
+    make_template(edge.client(), preProvisioningHook=hook)
+    made = ask(edge, "$aws/certificates/create/json", b"")[1]
+    request = {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"Serial": "1"}}
+    topic, payload = "$aws/provisioning-templates/fleet/provision/json", json.dumps(request).encode()
+
+    async def missing(function, payload, **options):
+        raise AwsError("ResourceNotFoundException", f"Function not found: {function}", 404)
+
+    async def late(function, payload, **options):
+        await asyncio.Event().wait()
+
+    for invoke, words in ((missing, "Function not found"), (late, "did not answer within 0.01 s")):
+        monkeypatch.setattr(edge.iot.provisioning, "_invoke", _limited(invoke, 0.01))
+        word, refused = ask(edge, topic, payload)
+        assert (word, refused["statusCode"], refused["errorCode"]) == ("rejected", 403, "AccessDenied")
+        assert words in refused["errorMessage"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "attributes", "kind", "groups"),
+    [
+        ({}, {"a": "old"}, "pump", ["one"]),
+        ({"AttributePayload": "DO_NOTHING", "ThingTypeName": "DO_NOTHING"}, {"a": "old"}, "pump", ["one"]),
+        ({"AttributePayload": "REPLACE"}, {"b": "new"}, "pump", ["one"]),
+        ({"AttributePayload": "MERGE"}, {"a": "old", "b": "new"}, "pump", ["one"]),
+        ({"ThingTypeName": "REPLACE"}, {"a": "old"}, "valve", ["one"]),
+        ({"ThingGroups": "REPLACE"}, {"a": "old"}, "pump", ["two"]),
+        ({"ThingGroups": "MERGE"}, {"a": "old"}, "pump", ["one", "two"]),
+        ({"AttributePayload": "FAIL"}, None, None, None),
+        ({"ThingTypeName": "FAIL"}, None, None, None),
+        ({"ThingGroups": "FAIL"}, None, None, None),
+    ],
+)
+def test_override_settings(edge, settings, attributes, kind, groups):
+    iot = edge.client()
+    for name in ("pump", "valve"):
+        iot.create_thing_type(thingTypeName=name)
+    for name in ("one", "two"):
+        iot.create_thing_group(thingGroupName=name)
+    iot.create_thing(thingName="t", thingTypeName="pump", attributePayload={"attributes": {"a": "old"}})
+    iot.add_thing_to_thing_group(thingName="t", thingGroupName="one")
+    properties = {"ThingName": "t", "AttributePayload": {"b": "new"}, "ThingTypeName": "valve", "ThingGroups": ["two"]}
+    thing = {"Type": "AWS::IoT::Thing", "Properties": properties, "OverrideSettings": settings}
+    body = json.dumps({"Resources": {"thing": thing}})
+    if attributes is None:
+        with pytest.raises(ClientError, match="ResourceConflictsException"):
+            iot.register_thing(templateBody=body)
+        return
+    iot.register_thing(templateBody=body)
+    shown = iot.describe_thing(thingName="t")
+    assert (shown["attributes"], shown["thingTypeName"]) == (attributes, kind)
+    listed = iot.list_thing_groups_for_thing(thingName="t")["thingGroups"]
+    assert [each["groupName"] for each in listed] == groups
