@@ -48,7 +48,7 @@ ROWS: list[tuple[str, str, str]] = [
         "Fleet provisioning",
         "partly",
         "The error codes on the rejected topics are chosen, AWS lists none. "
-        "By claim and by trusted user, over MQTT in JSON and CBOR, with pre-provisioning hooks (5 s); an ownership token "
+        "By claim and by trusted user, over MQTT in JSON and CBOR, with hooks (5 s); an ownership token "
         "serves the principal that got it, for an hour. A trusted user's claim "
         "lasts 5 minutes and carries a policy ProvisioningClaim-<template> that is listed with the others.",
     ),
