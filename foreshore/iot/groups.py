@@ -144,6 +144,7 @@ class ThingGroups:
             self._tags.set(self.arn(name), params.get("tags"))
             self._ground.changed()
             self._event("CREATED", present)
+            self._hierarchy_event("ADDED", present)
         return {"thingGroupName": name, "thingGroupArn": self.arn(name), "thingGroupId": present["thingGroupId"]}
 
     def create(self, params: Params, context: CallContext) -> Document:
@@ -246,6 +247,7 @@ class ThingGroups:
         self._ground.links("policy-target").drop(self.arn(name))
         self._tags.drop(self.arn(name))
         self._ground.changed()
+        self._hierarchy_event("REMOVED", group)
         self._event("DELETED", group)
 
     def list_all(self, params: Params, context: CallContext) -> Document:
@@ -289,7 +291,13 @@ class ThingGroups:
 
     def _event(self, operation: str, group: Document) -> None:
         if self._registry.events is not None:
-            self._registry.events.group(operation, group)
+            # Of the document, not of its name: a deleted group has no entry any more.
+            above = [group["parent"], *self.parents_of(group["parent"])] if group.get("parent") else []
+            self._registry.events.group(operation, group, [self.find(each) for each in above])
+
+    def _hierarchy_event(self, operation: str, group: Document) -> None:
+        if self._registry.events is not None and group.get("parent"):
+            self._registry.events.hierarchy(operation, self.find(group["parent"]), group)
 
     def _membership_changed(self, operation: str, name: str, thing: str) -> None:
         self._ground.changed()

@@ -21,7 +21,9 @@ from foreshore.iot.rules.actions.signing import Credentials
 class Files(Protocol):
     """What jobs ask of S3."""
 
-    async def read(self, target: S3Object, /) -> bytes: ...
+    async def read(self, target: S3Object, /, limit: int | None = MAX_DOCUMENT) -> bytes: ...
+
+    async def write(self, target: S3Object, body: bytes, /) -> None: ...
 
     def presign(self, method: str, target: S3Object, seconds: int, /) -> str: ...
 
@@ -32,18 +34,26 @@ class BackendFiles:
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
 
-    async def read(self, target: S3Object, /) -> bytes:
-        """An object's bytes. Raises AwsError InvalidRequestException when it can't be had."""
+    async def read(self, target: S3Object, /, limit: int | None = MAX_DOCUMENT) -> bytes:
+        """An object's bytes. Raises AwsError InvalidRequestException when it can't be had or exceeds the limit."""
         version = f"?versionId={quote(target.version)}" if target.version else ""
         try:
-            response = await self._aws.send("s3", "GET", f"/{target.bucket}/{quote(target.key)}{version}")
+            response = await self._aws.send("s3", "GET", f"{_path(target)}{version}")
         except ActionFailed as error:
-            text = f"The job document s3://{target.bucket}/{target.key} can't be read: {error}"
+            text = f"s3://{target.bucket}/{target.key} can't be read: {error}"
             raise AwsError("InvalidRequestException", text, 400) from error
-        body = response.body
-        if not isinstance(body, bytes) or len(body) > MAX_DOCUMENT:
-            raise AwsError("InvalidRequestException", f"The job document exceeds {MAX_DOCUMENT} bytes", 400)
+        body = response.body if isinstance(response.body, bytes) else b""
+        if limit is not None and len(body) > limit:
+            raise AwsError("InvalidRequestException", f"s3://{target.bucket}/{target.key} exceeds {limit} bytes", 400)
         return body
+
+    async def write(self, target: S3Object, body: bytes, /) -> None:
+        """Put an object. Raises AwsError InvalidRequestException when the backend refuses it."""
+        try:
+            await self._aws.send("s3", "PUT", _path(target), body=body)
+        except ActionFailed as error:
+            text = f"s3://{target.bucket}/{target.key} can't be written: {error}"
+            raise AwsError("InvalidRequestException", text, 400) from error
 
     def presign(self, method: str, target: S3Object, seconds: int, /) -> str:
         """A URL of the backend that allows one method on an object."""
@@ -51,6 +61,10 @@ class BackendFiles:
             self._aws.credentials(), method=method, base=self._aws.backend_url(), target=target, seconds=seconds,
             region=self._aws.region, stamp=self._aws.stamp(),
         )  # fmt: skip
+
+
+def _path(target: S3Object) -> str:
+    return f"/{target.bucket}/{quote(target.key, safe='/~-_.')}"
 
 
 def presigned_url(
@@ -71,7 +85,7 @@ def presigned_url(
     if target.version:
         pairs.append(("versionId", target.version))
     query = "&".join(f"{quote(name, safe='~-_.')}={quote(value, safe='~-_.')}" for name, value in sorted(pairs))
-    path = f"{split.path.rstrip('/')}/{target.bucket}/{quote(target.key, safe='/~-_.')}"
+    path = split.path.rstrip("/") + _path(target)
     canonical = f"{method}\n{path}\n{query}\nhost:{split.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     step: Callable[[bytes, str], bytes] = lambda key, text: hmac.new(key, text.encode(), hashlib.sha256).digest()  # noqa: E731

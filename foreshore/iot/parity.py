@@ -45,6 +45,11 @@ ROWS: list[tuple[str, str, str]] = [
         "may leave the thing.",
     ),
     (
+        "Bulk registration",
+        "yes",
+        "A task ends as Failed when the service stops under it. Reports go to the input's bucket, under the task's id.",
+    ),
+    (
         "Fleet provisioning",
         "partly",
         "The error codes on the rejected topics are chosen, AWS lists none. "
@@ -145,8 +150,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Registry events",
         "yes",
-        "Things, types, type associations, groups, memberships; off until UpdateEventConfigurations. Hierarchy events "
-        "are not sent.",
+        "Things, types, type associations, groups, memberships, hierarchies; off until UpdateEventConfigurations.",
     ),
     (
         "DescribeEndpoint",
@@ -158,7 +162,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),
     (
         "Device Defender (audit, detect, security profiles, mitigation), software packages, streams, OTA updates, "
-        "bulk registration, encryption configuration",
+        "encryption configuration",
         "no",
         "NotEmulated.",
     ),

@@ -226,7 +226,7 @@ class Registry:
         name = params["thingTypeName"]
         properties = params.get("thingTypeProperties", {})
         present = self.types.get(name)
-        if present is not None and present["properties"] != properties:
+        if present is not None and _comparable(present["properties"]) != _comparable(properties):
             extra = {"resourceId": present["thingTypeId"], "resourceArn": self._type_arn(name)}
             raise AwsError(
                 "ResourceAlreadyExistsException",
@@ -401,3 +401,8 @@ def _selected(thing: Document, params: Params) -> bool:
             return False
         return bool(value.startswith(wanted)) if params.get("usePrefixAttributeValue") else bool(value == wanted)
     return True
+
+
+def _comparable(properties: Document) -> Document:
+    """A type's properties; the order of searchable attributes means nothing."""
+    return {**properties, "searchableAttributes": sorted(properties.get("searchableAttributes") or ())}

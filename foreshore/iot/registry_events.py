@@ -59,7 +59,10 @@ class RegistryEvents:
             "isDeprecated": document["deprecated"],
             "deprecationDate": document.get("deprecationDate"),
             "searchableAttributes": document["properties"].get("searchableAttributes", []),
-            "description": document["properties"].get("thingTypeDescription"),
+            "propagatingAttributes": (document["properties"].get("mqtt5Configuration") or {}).get(
+                "propagatingAttributes", []
+            ),
+            "description": document["properties"].get("thingTypeDescription") or "",
         }
         self._send(f"$aws/events/thingType/{name}/{_TOPICS[operation]}", "THING_TYPE_EVENT", members)
 
@@ -78,8 +81,8 @@ class RegistryEvents:
         topic = f"$aws/events/thingTypeAssociation/thing/{name}/thingType/{type_name}/{verb}"
         self._send(topic, "THING_TYPE_ASSOCIATION_EVENT", members)
 
-    def group(self, operation: str, document: Document) -> None:
-        """A thing group was CREATED, UPDATED or DELETED."""
+    def group(self, operation: str, document: Document, parents: list[Document]) -> None:
+        """A thing group was CREATED, UPDATED or DELETED; `parents` are the groups above it, its own parent first."""
         if not self._settings.events_on("THING_GROUP"):
             return
         name = document["thingGroupName"]
@@ -89,10 +92,34 @@ class RegistryEvents:
             "thingGroupName": name,
             "versionNumber": document["version"],
             "parentGroupName": document.get("parent"),
-            "description": document.get("description"),
+            "parentGroupId": parents[0]["thingGroupId"] if parents else None,
+            "description": document.get("description") or "",
+            "rootToParentThingGroups": [
+                {
+                    "groupArn": self._ground.arns.iot(f"thinggroup/{each['thingGroupName']}"),
+                    "groupId": each["thingGroupId"],
+                }
+                for each in reversed(parents)
+            ],
             "attributes": document["attributes"],
+            "dynamicGroupMappingId": document["thingGroupId"] if "queryString" in document else None,
         }
         self._send(f"$aws/events/thingGroup/{name}/{_TOPICS[operation]}", "THING_GROUP_EVENT", members)
+
+    def hierarchy(self, operation: str, parent: Document, child: Document) -> None:
+        """A group was ADDED below another or REMOVED from there."""
+        if not self._settings.events_on("THING_GROUP_HIERARCHY"):
+            return
+        above, below = parent["thingGroupName"], child["thingGroupName"]
+        members = {
+            "operation": operation,
+            "thingGroupId": parent["thingGroupId"],
+            "thingGroupName": above,
+            "childGroupId": child["thingGroupId"],
+            "childGroupName": below,
+        }
+        topic = f"$aws/events/thingGroupHierarchy/thingGroup/{above}/childThingGroup/{below}/{operation.lower()}"
+        self._send(topic, "THING_GROUP_HIERARCHY_EVENT", members)
 
     def membership(self, operation: str, group: Document, thing: Document) -> None:
         """A thing was ADDED to a static group or REMOVED from it."""

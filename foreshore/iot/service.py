@@ -27,6 +27,7 @@ from foreshore.http import Handler, Request, Response, Server, ServerProtocol
 from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.authority import Authority, certificate_id, write_private
 from foreshore.iot.authorizers import Authorizers
+from foreshore.iot.bulk_registration import BulkRegistration
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.commands import Commands, CommandsData
 from foreshore.iot.control import Authorization, Part, service_of
@@ -205,6 +206,7 @@ class IotCore:
             self.ground, self.tags, self.authority, self.certificates, self.policies, self.provisioner, self.broker,
             self._invoke and _limited(self._invoke, HOOK_S), self._spawn,
         )  # fmt: skip
+        self.bulk_registration = BulkRegistration(self.ground, self.provisioner, files, self._spawn)
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
         self.index.shadows_of = self.shadows.documents
@@ -252,6 +254,7 @@ class IotCore:
             self.job_templates,
             self.commands,
             self.provisioning,
+            self.bulk_registration,
         ]
 
     def _require(self, identity: Identity, action: str, resource: str) -> None:

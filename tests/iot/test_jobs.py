@@ -166,6 +166,9 @@ class Bench:
     async def read(self, target):
         return self.objects[target]
 
+    async def write(self, target, body):
+        self.objects[target] = body
+
     def presign(self, method, target, seconds):
         return f"{method} {target.bucket} {target.key} {seconds}"
 
