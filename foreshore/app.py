@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from foreshore.cloudfront.server import Distribution
     from foreshore.core_device import CoreDevice
     from foreshore.functions.service import Functions
+    from foreshore.greengrass.cloud.lambda_source import LambdaCode
     from foreshore.greengrass.cloud.service import GreengrassCloud
     from foreshore.iot.service import IotCore
 
@@ -270,10 +271,23 @@ class App:
         self._stops.append(objects.close)
         self.greengrass = GreengrassCloud(
             state=self.state, region=self.project.region, account=self.project.account, things_of=things_of,
-            fetch=objects.fetch, say=lambda level, text: self.recorder.say("foreshore", text, level=level),
+            fetch=objects.fetch, lambda_code=self._lambda_code if self.functions is not None else None,
+            endpoint=lambda: str(self.endpoints["aws"]),
+            say=lambda level, text: self.recorder.say("foreshore", text, level=level),
         )  # fmt: skip
         self._stops.append(self.greengrass.stop)
         self.endpoint.mount("greengrass", self.greengrass.handle)
+        give = self.greengrass.give_artifact
+        self.endpoint.mount_admin("greengrass-artifacts", lambda request, target: give(target.path.strip("/")))
+
+    def _lambda_code(self, arn: str) -> LambdaCode:
+        """A function version as a component is made of it. Raises AwsError ResourceNotFoundException."""
+        from foreshore.greengrass.cloud.lambda_source import LambdaCode
+
+        assert self.functions is not None
+        registry = self.functions.registry
+        spec = registry.resolve(registry.name_of(arn))[1].spec
+        return LambdaCode(spec.handler, spec.runtime, spec.code)
 
     async def _start_functions(self) -> None:
         from foreshore.functions.service import Functions

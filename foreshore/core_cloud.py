@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +9,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from foreshore.errors import AwsError, PeerError, UserError
-from foreshore.greengrass.cloud.components import FetchObject
-from foreshore.greengrass.cloud.service import Order
+from foreshore.greengrass.cloud.artifacts import digest_of
+from foreshore.greengrass.cloud.service import Order, ReadArtifact
 from foreshore.greengrass.components import DeploymentStatus
 from foreshore.greengrass.deployments import read_document
 from foreshore.greengrass.provided import GGC_VERSION
@@ -54,7 +52,7 @@ class CloudCore:
             for each in self._supervisor.statuses()
         ]
 
-    async def deploy(self, order: Order, fetch: FetchObject, /) -> DeploymentStatus:
+    async def deploy(self, order: Order, read: ReadArtifact, /) -> DeploymentStatus:
         """Bring recipes and artifacts in, deploy, and wait for the end."""
         shutil.rmtree(self._inbox, ignore_errors=True)
         recipes, artifacts = self._inbox / "recipes", self._inbox / "artifacts"
@@ -62,20 +60,19 @@ class CloudCore:
         artifacts.mkdir()
         for name, text in order.recipes.items():
             (recipes / f"{name}.json").write_text(text)
-            await self._fetch(parse(text, name), artifacts, fetch)
+            await self._fetch(parse(text, name), artifacts, read)
         self._supervisor.artifacts.copy_in(artifacts)
         self._supervisor.recipes.take(recipes)
         document = read_document(order.document, "deployment")
         return await self._supervisor.wait(await self._supervisor.deploy_document(document))
 
-    async def _fetch(self, recipe: Recipe, folder: Path, fetch: FetchObject) -> None:
+    async def _fetch(self, recipe: Recipe, folder: Path, read: ReadArtifact) -> None:
         """The artifacts of the manifest for this platform, each with its digest checked."""
         target = folder / recipe.name / str(recipe.version)
         target.mkdir(parents=True)
         for artifact in self._supervisor.recipes.manifest(recipe).artifacts:
-            parts = urlsplit(artifact.uri)
-            body = await fetch(parts.netloc, parts.path.lstrip("/"))
-            if artifact.digest and base64.b64encode(hashlib.sha256(body).digest()).decode() != artifact.digest:
+            body = await read(artifact.uri)
+            if artifact.digest and digest_of(body) != artifact.digest:
                 raise UserError(
                     f"the digest of {artifact.uri} is not the one of when {recipe.name} {recipe.version} was created",
                     code="artifact-digest",

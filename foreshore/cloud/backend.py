@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from foreshore.children import Child, spawn
+from foreshore.cloud.presigned import is_presigned, signed_anew
 from foreshore.errors import UserError
 from foreshore.http import Client, Request, Response
 from foreshore.seams import EmitLog, LogLine
@@ -152,9 +153,9 @@ class Backend:
         if request.body or request.method in ("POST", "PUT", "PATCH"):
             headers.append((b"Content-Length", b"%d" % len(request.body)))
         try:
-            response = await self.client.fetch(
-                request.method, self.host, self.port, request.target, headers, request.body, timeout=900.0
-            )
+            response = await self._fetch(request, request.target, headers)
+            if not self.url and response.status == 403 and is_presigned(request) and _is_unknown_key(response):
+                response = await self._fetch(request, signed_anew(request), headers)
         except (OSError, TimeoutError) as error:
             return _unavailable(f"the backend did not answer: {error}")
         head = request.method == "HEAD"
@@ -164,6 +165,15 @@ class Backend:
             if pair[0].lower() not in _HOP_BY_HOP or (head and pair[0].lower() == b"content-length")
         ]
         return response
+
+    async def _fetch(self, request: Request, target: str, headers: list[tuple[bytes, bytes]]) -> Response:
+        return await self.client.fetch(
+            request.method, self.host, self.port, target, headers, request.body, timeout=900.0
+        )
+
+
+def _is_unknown_key(response: Response) -> bool:
+    return isinstance(response.body, bytes) and b"<Code>InvalidAccessKeyId</Code>" in response.body
 
 
 def _unavailable(why: str) -> Response:

@@ -230,7 +230,7 @@ def _manifests(definition: Mapping[str, Any], name: str, version: str, code: Cod
     # Lower case: nucleus lite compares the names of lifecycle steps by case.
     lifecycle = {
         "install": {
-            "Script": f"python3 -c 'import {wanted}' 2>/dev/null || "
+            "Script": f"PYTHONPATH={folder} python3 -c 'import {wanted}' 2>/dev/null || "
             f"python3 -m pip install --quiet --target {{work:path}}/packages -r {folder}/requirements.txt",
             "Timeout": 600,
         },

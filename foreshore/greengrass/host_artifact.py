@@ -6,6 +6,7 @@ Equal sources give equal bytes, so that a component's digest changes only when t
 
 from __future__ import annotations
 
+import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -30,15 +31,27 @@ def build_host(target: Path) -> Path:
     return path
 
 
+def host_bytes() -> bytes:
+    """The host's archive."""
+    return zipped(_members())
+
+
 def _write_zip(path: Path, members: dict[str, bytes]) -> None:
-    """Equal members give equal bytes. Replaces the file at once, so that no reader sees half of it."""
+    """Replaces the file at once, so that no reader sees half of it."""
     partial = path.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    partial.write_bytes(zipped(members))
+    partial.replace(path)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """Equal members give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in sorted(members.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
-    partial.replace(path)
+    return buffer.getvalue()
 
 
 def sources(folder: Path) -> list[Path]:

@@ -5,35 +5,38 @@ Source: AWS IoT Greengrass V2 API reference, CreateComponentVersion and its neig
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
+
+import yaml
 
 from foreshore.errors import AwsError, NotEmulated, UserError
+from foreshore.greengrass.cloud.artifacts import OWN, Artifacts, digest_of
+from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf, recipe_of
 from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.documents import read
-from foreshore.greengrass.provided import PROVIDED, PROVIDED_VERSIONS
+from foreshore.greengrass.provided import DEFAULTS, PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipes import Dependency, Recipe, parse, select_manifest
 from foreshore.greengrass.resolution import resolve
 from foreshore.greengrass.versions import BadVersion, Range, Version
 from foreshore.shapes.service_model import CallContext, OperationHandler, Params, paginate
 
-_ARN = re.compile(r"^arn:[^:]*:greengrass:[^:]*:[^:]*:components:(?P<name>[^:]+)(:versions:(?P<version>[^:]+))?$")
-FetchObject = Callable[[str, str], Awaitable[bytes]]
-"""`(bucket, key) -> bytes` from S3. Raises AwsError."""
+_ARN = re.compile(
+    r"^arn:[^:]*:greengrass:[^:]*:(?P<account>[^:]*):components:(?P<name>[^:]+)(:versions:(?P<version>[^:]+))?$"
+)
+REQUESTED = {"componentState": "REQUESTED", "message": "NONE", "errors": {}}
+"""What CreateComponentVersion answers; the version is DEPLOYABLE, or FAILED, when it is described next."""
 
 
 class Components:
     """The component versions of the account."""
 
-    def __init__(self, ground: Ground, fetch: FetchObject) -> None:
+    def __init__(self, ground: Ground, artifacts: Artifacts, lambda_code: LambdaCodeOf | None) -> None:
         self._ground = ground
         self._store = ground.store
-        self._fetch = fetch
+        self._artifacts = artifacts
+        self._lambda_code = lambda_code
 
     def operations(self) -> dict[str, OperationHandler]:
         """The operations by name."""
@@ -44,20 +47,22 @@ class Components:
             "ListComponents": self.list_components,
             "ListComponentVersions": self.list_versions,
             "DeleteComponent": self.delete,
+            "GetComponentVersionArtifact": self.get_artifact,
             "ResolveComponentCandidates": self.resolve_candidates,
         }
 
     async def create(self, params: Params, context: CallContext) -> Params:
-        """CreateComponentVersion, of an inline recipe. A recipe whose artifacts can't be read ends FAILED."""
-        if params.get("lambdaFunction") is not None:
-            raise NotEmulated("CreateComponentVersion of a lambdaFunction", "Use `foreshore component from-lambda`.")
-        if params.get("inlineRecipe") is None:
-            raise AwsError("ValidationException", "One of inlineRecipe and lambdaFunction must be given.", 400)
+        """CreateComponentVersion. A recipe whose artifacts can't be read makes a version that is FAILED."""
+        if (params.get("inlineRecipe") is None) == (params.get("lambdaFunction") is None):
+            raise AwsError("ValidationException", "Either inlineRecipe or lambdaFunction must be given.", 400)
         token = params.get("clientToken")
         known = self._store.get("component-token", token) if token else None
         if known is not None:
             return known
-        recipe, document = _read_recipe(params["inlineRecipe"])
+        if params.get("inlineRecipe") is not None:
+            recipe, document = _read_recipe(params["inlineRecipe"])
+        else:
+            recipe, document = self._of_lambda(params["lambdaFunction"])
         name, version = recipe.name, str(recipe.version)
         self._refuse_known(name, version)
         errors = await self._add_digests(document)
@@ -80,12 +85,19 @@ class Components:
             "tags": params.get("tags") or {},
             "recipe": json.dumps(document),
         }
-        made = {key: item[key] for key in ("arn", "componentName", "componentVersion", "creationTimestamp", "status")}
+        made = {key: item[key] for key in ("arn", "componentName", "componentVersion", "creationTimestamp")}
+        made["status"] = REQUESTED
         with self._store.database.transaction():
             self._store.put("component", f"{name}:{version}", item)
             if token:
                 self._store.put("component-token", token, made)
         return made
+
+    def _of_lambda(self, definition: Item) -> tuple[Recipe, Item]:
+        if self._lambda_code is None:
+            raise NotEmulated("CreateComponentVersion of a lambdaFunction without the room lambda", "Add it to --only.")
+        document = recipe_of(definition, self._lambda_code, self._artifacts)
+        return parse(json.dumps(document), "lambdaFunction"), document
 
     def _refuse_known(self, name: str, version: str) -> None:
         if self._store.get("component", f"{name}:{version}") is None:
@@ -98,18 +110,14 @@ class Components:
         errors: dict[str, str] = {}
         for artifact in _artifacts(document):
             uri = str(_field(artifact, "uri") or "")
-            parts = urlsplit(uri)
-            if parts.scheme != "s3":
-                errors[uri] = "the artifact's URI must be an s3:// URI"
-                continue
             try:
-                body = await self._fetch(parts.netloc, parts.path.lstrip("/"))
+                body = await self._artifacts.read(uri)
             except AwsError as error:
                 errors[uri] = f"{error.code}: {error.message}"
                 continue
             for key in [key for key in artifact if key.lower() in ("digest", "algorithm")]:
                 del artifact[key]
-            artifact["Digest"] = base64.b64encode(hashlib.sha256(body).digest()).decode()
+            artifact["Digest"] = digest_of(body)
             artifact["Algorithm"] = "SHA-256"
         return errors
 
@@ -126,21 +134,60 @@ class Components:
         return found
 
     def _named(self, params: Params) -> Item:
-        name, version = _read_arn(params["arn"])
+        account, name, version = _read_arn(params["arn"])
         if not version:
             raise AwsError("ValidationException", "The ARN must be that of a component version.", 400)
+        if account == "aws" and PROVIDED.get(name) == version:
+            return self._public(name)
         return self.find(name, version)
+
+    def _public(self, name: str) -> Item:
+        """One of AWS's own that the core stands for."""
+        version = PROVIDED[name]
+        recipe = {
+            "RecipeFormatVersion": "2020-01-25",
+            "ComponentName": name,
+            "ComponentVersion": version,
+            "ComponentType": "aws.greengrass.plugin",
+            "ComponentPublisher": "AWS",
+            "ComponentConfiguration": {"DefaultConfiguration": DEFAULTS.get(name, {})},
+            "Manifests": [{"Platform": {"os": "linux"}}],
+        }
+        return {
+            "arn": f"arn:aws:greengrass:{self._ground.region}:aws:components:{name}:versions:{version}",
+            "componentName": name,
+            "componentVersion": version,
+            "creationTimestamp": 0.0,
+            "publisher": "AWS",
+            "description": "",
+            "status": {"componentState": "DEPLOYABLE", "message": "NONE", "errors": {}},
+            "platforms": [{"attributes": {"os": "linux"}}],
+            "tags": {},
+            "recipe": json.dumps(recipe),
+        }
 
     def describe(self, params: Params, context: CallContext) -> Params:
         """DescribeComponent."""
         return {key: value for key, value in self._named(params).items() if key != "recipe" and value != ""}
 
     def get(self, params: Params, context: CallContext) -> Params:
-        """GetComponent, in JSON."""
-        if params.get("recipeOutputFormat") == "YAML":
-            raise NotEmulated("GetComponent in YAML", "Ask for JSON.")
+        """GetComponent, in JSON or YAML."""
         item = self._named(params)
-        return {"recipeOutputFormat": "JSON", "recipe": item["recipe"].encode(), "tags": item["tags"]}
+        form = params.get("recipeOutputFormat") or "JSON"
+        text = item["recipe"]
+        if form == "YAML":
+            text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=120)
+        return {"recipeOutputFormat": form, "recipe": text.encode(), "tags": item["tags"]}
+
+    def get_artifact(self, params: Params, context: CallContext) -> Params:
+        """GetComponentVersionArtifact: a URL of one artifact, named by what follows the scheme in its URI."""
+        item, name = self._named(params), params["artifactName"]
+        for artifact in _artifacts(json.loads(item["recipe"])):
+            uri = str(_field(artifact, "uri") or "")
+            if name in (uri.partition(":")[2], uri.partition("://")[2]):
+                return {"preSignedUrl": self._artifacts.url(uri, self._ground.region, self._ground.clock())}
+        extra = {"resourceId": name, "resourceType": "Artifact"}
+        raise AwsError("ResourceNotFoundException", f"There is no artifact {name}.", 404, extra)
 
     def versions_of(self, name: str) -> list[Item]:
         """A component's versions, newest first."""
@@ -148,26 +195,21 @@ class Components:
         return sorted(found, key=lambda each: Version.parse(each["componentVersion"]), reverse=True)
 
     def list_components(self, params: Params, context: CallContext) -> Params:
-        """ListComponents. Public components are AWS's own: the scope PUBLIC lists none."""
+        """ListComponents. PUBLIC ones are those of AWS's that the core stands for."""
         if params.get("scope") == "PUBLIC":
-            raise NotEmulated("ListComponents of AWS's public components")
-        names = sorted({each["componentName"] for each in self._store.all("component")})
-        page, token = paginate(names, params.get("nextToken"), params.get("maxResults"), code="ValidationException")
-        return {"components": [self._summary(name) for name in page], "nextToken": token}
-
-    def _summary(self, name: str) -> Item:
-        latest = self.versions_of(name)[0]
-        keys = ("arn", "componentVersion", "creationTimestamp", "description", "publisher", "platforms")
-        return {
-            "arn": self._ground.arn(f"components:{name}"),
-            "componentName": name,
-            "latestVersion": {key: latest[key] for key in keys if latest[key] != ""},
-        }
+            latest = {name: self._public(name) for name in sorted(PROVIDED)}
+        else:
+            names = sorted({each["componentName"] for each in self._store.all("component")})
+            latest = {name: self.versions_of(name)[0] for name in names}
+        page, token = paginate(
+            list(latest), params.get("nextToken"), params.get("maxResults"), code="ValidationException"
+        )
+        return {"components": [_summary(latest[name]) for name in page], "nextToken": token}
 
     def list_versions(self, params: Params, context: CallContext) -> Params:
         """ListComponentVersions, newest first."""
-        name, _ = _read_arn(params["arn"])
-        found = self.versions_of(name)
+        account, name, _ = _read_arn(params["arn"])
+        found = [self._public(name)] if account == "aws" and name in PROVIDED else self.versions_of(name)
         if not found:
             raise AwsError("ResourceNotFoundException", f"Component [{name}] does not exist.", 404,
                            {"resourceId": params["arn"], "resourceType": "Component"})  # fmt: skip
@@ -224,16 +266,28 @@ class Components:
                        {"resourceId": name, "resourceType": "ComponentVersion"})  # fmt: skip
 
 
-def _read_arn(arn: str) -> tuple[str, str]:
+def _summary(latest: Item) -> Item:
+    keys = ("arn", "componentVersion", "creationTimestamp", "description", "publisher", "platforms")
+    return {
+        "arn": latest["arn"].partition(":versions:")[0],
+        "componentName": latest["componentName"],
+        "latestVersion": {key: latest[key] for key in keys if latest[key] != ""},
+    }
+
+
+def _read_arn(arn: str) -> tuple[str, str, str]:
+    """Account (`aws` for a public component), name and version."""
     match = _ARN.match(arn)
     if match is None:
         raise AwsError("ValidationException", f"{arn} is no ARN of a component.", 400)
-    return match["name"], match["version"] or ""
+    return match["account"], match["name"], match["version"] or ""
 
 
 def _read_recipe(body: bytes) -> tuple[Recipe, Item]:
     text = body.decode("utf-8", "replace")
     try:
+        if OWN in text:
+            raise UserError("artifacts must have s3:// URIs", where="inlineRecipe")
         recipe = parse(text, "inlineRecipe")
         document = read(text, "inlineRecipe").value
     except UserError as error:

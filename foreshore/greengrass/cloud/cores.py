@@ -6,6 +6,7 @@ Source: AWS IoT Greengrass V2 API reference.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from foreshore.errors import AwsError
 from foreshore.greengrass.cloud.deployments import ThingsOf, no_core, read_target
@@ -33,6 +34,11 @@ class Cores:
             "BatchAssociateClientDeviceWithCoreDevice": self.associate,
             "BatchDisassociateClientDeviceFromCoreDevice": self.disassociate,
             "ListClientDevicesAssociatedWithCoreDevice": self.list_associated,
+            "GetConnectivityInfo": self.get_connectivity,
+            "UpdateConnectivityInfo": self.update_connectivity,
+            "AssociateServiceRoleToAccount": self.associate_role,
+            "DisassociateServiceRoleFromAccount": self.disassociate_role,
+            "GetServiceRoleForAccount": self.get_role,
             "ListTagsForResource": self.list_tags,
             "TagResource": self.tag,
             "UntagResource": self.untag,
@@ -137,6 +143,60 @@ class Cores:
         )  # fmt: skip
         return {"associatedClientDevices": page, "nextToken": token}
 
+    def associated(self, core: str) -> list[str]:
+        """The client devices of a core, by name."""
+        return [each["thingName"] for each in self._store.all("association", f"{core}/")]
+
+    def cores_of(self, client: str) -> list[str]:
+        """The cores that a client device is associated with, by name."""
+        names = [each["coreDeviceThingName"] for each in self._store.all("core")]
+        return [name for name in names if self._store.get("association", f"{name}/{client}") is not None]
+
+    # Connectivity
+
+    def connectivity(self, thing: str) -> list[Item]:
+        """Where client devices reach a core, as UpdateConnectivityInfo said; empty when nobody said."""
+        found = self._store.get("connectivity", thing)
+        return found["connectivityInfo"] if found is not None else []
+
+    def get_connectivity(self, params: Params, context: CallContext) -> Params:
+        """GetConnectivityInfo of a core's thing."""
+        thing = params["thingName"]
+        self._things_of("thing", thing)
+        return {"connectivityInfo": self.connectivity(thing)}
+
+    def update_connectivity(self, params: Params, context: CallContext) -> Params:
+        """UpdateConnectivityInfo: replaces what was there."""
+        thing = params["thingName"]
+        self._things_of("thing", thing)
+        version = self._ground.new_id()
+        entries = [
+            {key.lower()[:1] + key[1:]: value for key, value in entry.items()} for entry in params["connectivityInfo"]
+        ]
+        self._store.put("connectivity", thing, {"connectivityInfo": entries, "version": version})
+        return {"version": version, "message": "Connectivity info updated."}
+
+    # The account's service role: kept and shown; local cores need none.
+
+    def associate_role(self, params: Params, context: CallContext) -> Params:
+        """AssociateServiceRoleToAccount."""
+        at = _utc(self._ground.clock())
+        self._store.put("service-role", "", {"roleArn": params["roleArn"], "associatedAt": at})
+        return {"associatedAt": at}
+
+    def disassociate_role(self, params: Params, context: CallContext) -> Params:
+        """DisassociateServiceRoleFromAccount."""
+        self._store.delete("service-role", "")
+        return {"disassociatedAt": _utc(self._ground.clock())}
+
+    def get_role(self, params: Params, context: CallContext) -> Params:
+        """GetServiceRoleForAccount."""
+        found = self._store.get("service-role", "")
+        if found is None:
+            raise AwsError("ResourceNotFoundException", "The account has no Greengrass service role.", 404,
+                           {"resourceId": "service-role", "resourceType": "ServiceRole"})  # fmt: skip
+        return found
+
     # Tags
 
     def _tagged(self, arn: str) -> tuple[str, str, Item]:
@@ -165,3 +225,7 @@ class Cores:
         kind, key, item = self._tagged(params["resourceArn"])
         left = {name: value for name, value in item["tags"].items() if name not in params["tagKeys"]}
         self._store.put(kind, key, {**item, "tags": left})
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

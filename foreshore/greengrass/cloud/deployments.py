@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from foreshore.errors import AwsError, NotEmulated, UserError
+from foreshore.greengrass.cloud import rollouts
 from foreshore.greengrass.cloud.components import Components
 from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.deployments import read_document
@@ -18,7 +19,12 @@ from foreshore.greengrass.provided import PROVIDED
 from foreshore.shapes.service_model import CallContext, OperationHandler, Params, paginate
 
 _TARGET = re.compile(r"^arn:[^:]*:iot:[^:]*:\d*:(?P<kind>thing|thinggroup)/(?P<name>.+)$")
-OVER = ("SUCCEEDED", "FAILED", "CANCELED")
+OVER = rollouts.OVER
+DEFAULT_POLICIES = {
+    "failureHandlingPolicy": "ROLLBACK",
+    "componentUpdatePolicy": {"timeoutInSeconds": 60, "action": "NOTIFY_COMPONENTS"},
+    "configurationValidationPolicy": {"timeoutInSeconds": 60},
+}
 ThingsOf = Callable[[str, str], list[str]]
 """`("thing" | "thinggroup", name) -> things`. Raises AwsError ResourceNotFoundException."""
 
@@ -36,7 +42,7 @@ def status_of(executions: Iterable[str]) -> str:
     found = set(executions)
     if not found or not found <= set(OVER):
         return "ACTIVE"
-    return "FAILED" if "FAILED" in found else "COMPLETED"
+    return "FAILED" if found & set(rollouts.FAILURES) else "COMPLETED"
 
 
 class Deployments:
@@ -64,9 +70,8 @@ class Deployments:
 
     def create(self, params: Params, context: CallContext) -> Params:
         """CreateDeployment: it replaces the target's latest, whose waiting executions are canceled."""
-        for member in ("iotJobConfiguration", "parentTargetArn"):
-            if params.get(member):
-                raise NotEmulated(f"CreateDeployment with {member}")
+        if params.get("parentTargetArn"):
+            raise NotEmulated("CreateDeployment with parentTargetArn (subdeployments)")
         token = params.get("clientToken")
         known = self._store.get("deployment-token", token) if token else None
         if known is not None:
@@ -83,12 +88,17 @@ class Deployments:
             "deploymentName": params.get("deploymentName", ""),
             "deploymentStatus": "ACTIVE",
             "components": params.get("components") or {},
-            "deploymentPolicies": params.get("deploymentPolicies") or {},
+            "deploymentPolicies": {**DEFAULT_POLICIES, **(params.get("deploymentPolicies") or {})},
+            "iotJobConfiguration": params.get("iotJobConfiguration") or {},
             "creationTimestamp": self._ground.clock(),
             "isLatestForTarget": True,
             "tags": params.get("tags") or {},
         }
         made = {"deploymentId": identifier}
+        if kind == "thinggroup":
+            job = self._ground.new_id()
+            made |= {"iotJobId": job, "iotJobArn": self._ground.job_arn(job)}
+            item |= {key: made[key] for key in ("iotJobId", "iotJobArn")}
         with self._store.database.transaction():
             if former is not None:
                 self._end(former)
@@ -119,11 +129,11 @@ class Deployments:
         return next((each for each in found if each["isLatestForTarget"]), None)
 
     def _end(self, item: Item) -> None:
-        """Make a deployment CANCELED unless it is over, and its executions with it."""
+        """Make a deployment CANCELED unless it is over, and the executions that no core has begun with it."""
         if item["deploymentStatus"] != "ACTIVE":
             return
         for execution in self.executions_of(item["deploymentId"]):
-            if execution["coreDeviceExecutionStatus"] not in OVER:
+            if execution["coreDeviceExecutionStatus"] not in OVER and "begun" not in execution:
                 self.set_execution(execution, "CANCELED", settle=False)
         item["deploymentStatus"] = "CANCELED"
         self._store.put("deployment", item["deploymentId"], item)
@@ -166,7 +176,7 @@ class Deployments:
         with self._store.database.transaction():
             self._end(item)
         self._changed()
-        return {"message": "The deployment is canceled."}
+        return {"message": "SUCCESS"}
 
     def delete(self, params: Params, context: CallContext) -> None:
         """DeleteDeployment. An active one is a ConflictException; cores keep what it brought."""
@@ -194,9 +204,39 @@ class Deployments:
             if thing not in self._things(item):
                 continue
             execution = self._store.get("execution", f"{item['deploymentId']}/{thing}") or self._enter(item, thing)
-            if execution["coreDeviceExecutionStatus"] not in OVER:
+            if execution["coreDeviceExecutionStatus"] not in OVER and self._may_tell(item, execution):
                 found.append(execution)
         return found
+
+    def _may_tell(self, item: Item, execution: Item) -> bool:
+        """Whether the rollout's rate lets this core begin. One that has begun goes on."""
+        if "begun" in execution:
+            return True
+        others = self.executions_of(item["deploymentId"])
+        told = [each["begun"] for each in others if "begun" in each]
+        done = sum(each["coreDeviceExecutionStatus"] in rollouts.SUCCESSES for each in others)
+        return rollouts.may_tell(item["iotJobConfiguration"], told, done, self._ground.clock())
+
+    def begin(self, execution: Item) -> None:
+        """A core has been told: its time runs."""
+        execution.setdefault("begun", self._ground.clock())
+        self.set_execution(execution, "IN_PROGRESS")
+
+    def succeed(self, execution: Item, reason: str) -> None:
+        """A core is done: COMPLETED for a deployment to a thing, SUCCEEDED for one to a group, as AWS says it."""
+        kind, _ = read_target(execution["targetArn"])
+        self.set_execution(execution, "COMPLETED" if kind == "thing" else "SUCCEEDED", reason)
+
+    def expire(self) -> None:
+        """Make executions TIMED_OUT whose time is over."""
+        now = self._ground.clock()
+        for execution in self._store.all("execution"):
+            if execution["coreDeviceExecutionStatus"] != "IN_PROGRESS":
+                continue
+            configuration = self.find(execution["deploymentId"])["iotJobConfiguration"]
+            deadline = rollouts.deadline_of(configuration, execution["begun"])
+            if deadline is not None and now >= deadline:
+                self.set_execution(execution, "TIMED_OUT", "The deployment did not end in time.")
 
     def _things(self, item: Item) -> list[str]:
         try:
@@ -210,6 +250,7 @@ class Deployments:
             "deploymentId": item["deploymentId"],
             "deploymentName": item["deploymentName"],
             "targetArn": item["targetArn"],
+            **_job(item),
             "thing": thing,
             "coreDeviceExecutionStatus": "QUEUED",
             "reason": "",
@@ -238,12 +279,14 @@ class Deployments:
                 absent = ["QUEUED" for thing in self._things(item) if thing not in states]
                 item["deploymentStatus"] = status_of([*states.values(), *absent])
                 self._store.put("deployment", identifier, item)
+                if rollouts.is_to_abort(item["iotJobConfiguration"], list(states.values())):
+                    self._end(item)
         return execution
 
-    def is_canceled(self, execution: Item) -> bool:
-        """Whether an execution was canceled since it was read."""
+    def is_over(self, execution: Item) -> bool:
+        """Whether an execution was canceled, or timed out, since it was read."""
         found = self._store.get("execution", f"{execution['deploymentId']}/{execution['thing']}")
-        return found is None or found["coreDeviceExecutionStatus"] == "CANCELED"
+        return found is None or found["coreDeviceExecutionStatus"] in OVER
 
     def list_effective(self, params: Params, context: CallContext) -> Params:
         """ListEffectiveDeployments: a core's executions, newest first."""
@@ -257,11 +300,15 @@ class Deployments:
         )
         return {
             "effectiveDeployments": [
-                {key: value for key, value in each.items() if key != "thing" and (key != "reason" or value)}
+                {key: value for key, value in each.items() if key not in ("thing", "begun") and value != ""}
                 for each in page
             ],
             "nextToken": token,
         }
+
+
+def _job(item: Item) -> Item:
+    return {key: item[key] for key in ("iotJobId", "iotJobArn") if key in item}
 
 
 def no_core(thing: str) -> AwsError:

@@ -3,17 +3,19 @@
 ROWS: list[tuple[str, str, str]] = [
     (
         "Component versions",
-        "partly",
-        "inline recipes, artifacts in S3 with their digests; a lambdaFunction and recipes in YAML out are NotEmulated",
+        "yes",
+        "inline recipes with artifacts in S3 and their digests; Lambda functions (Python) become generic components on "
+        "the Lambda host, for classic and lite; DEPLOYABLE or FAILED as soon as CreateComponentVersion returns",
     ),
     (
         "Deployments to things and thing groups",
         "partly",
-        "with failure, update and validation policies, delivered to the cores of this edge; "
-        "iotJobConfiguration and parentTargetArn are NotEmulated",
+        "policies, rollouts, abort criteria, time limits, revisions, cancellation; delivered to this edge's cores; "
+        "a group's deployment is COMPLETED when all its cores are, and ACTIVE again when one joins; "
+        "parentTargetArn is NotEmulated; the IoT job is named, not made",
     ),
     ("Core devices, installed components, effective deployments", "yes", ""),
-    ("Client device associations", "yes", ""),
+    ("Client device associations, connectivity information, service role", "yes", "the role is kept, not asked"),
     ("Tags", "yes", "of component versions, deployments and core devices"),
-    ("AWS's public components", "no", "those that the core provides itself can be deployed; they are not listed"),
+    ("AWS's public components", "partly", "those that the core itself stands for, one version each"),
 ]

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from foreshore.errors import AwsError, ForeshoreError, UserError
-from foreshore.greengrass.cloud.components import Components, FetchObject
+from foreshore.greengrass.cloud.artifacts import Artifacts, FetchObject
+from foreshore.greengrass.cloud.components import Components
 from foreshore.greengrass.cloud.control import control_plane
 from foreshore.greengrass.cloud.cores import Cores
 from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, document_text
+from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf
 from foreshore.greengrass.cloud.store import Ground, Store
 from foreshore.greengrass.components import DeploymentStatus
 from foreshore.greengrass.deployments import read_document
@@ -26,6 +28,8 @@ from foreshore.http import Request, Response
 
 LOOK_S = 1.0
 Say = Callable[[str, str], None]
+ReadArtifact = Callable[[str], Awaitable[bytes]]
+"""`(URI) -> bytes`. Raises AwsError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class CoreHandle(Protocol):
         """`componentName`, `componentVersion`, `lifecycleState` and `isRoot` of each."""
         ...
 
-    async def deploy(self, order: Order, fetch: FetchObject, /) -> DeploymentStatus:
+    async def deploy(self, order: Order, read: ReadArtifact, /) -> DeploymentStatus:
         """Carry an order out to its end; one that did not end is IN_PROGRESS. Raises UserError or AwsError."""
         ...
 
@@ -58,15 +62,24 @@ class GreengrassCloud:
     """The service and its delivery."""
 
     def __init__(
-        self, *, state: Path, region: str, account: str, things_of: ThingsOf, fetch: FetchObject, say: Say
+        self,
+        *,
+        state: Path,
+        region: str,
+        account: str,
+        things_of: ThingsOf,
+        fetch: FetchObject,
+        lambda_code: LambdaCodeOf | None,
+        endpoint: Callable[[], str],
+        say: Say,
     ) -> None:
         self.store = Store(state / "greengrass.db")
         ground = Ground(self.store, region, account, time.time, lambda: str(uuid.uuid4()))
-        self.components = Components(ground, fetch)
+        self.artifacts = Artifacts(state / "greengrass-artifacts", fetch, endpoint)
+        self.components = Components(ground, self.artifacts, lambda_code)
         self.deployments = Deployments(ground, self.components, things_of, self._wake)
         self.cores = Cores(ground, things_of)
         self._service = control_plane(self.components, self.deployments, self.cores)
-        self._fetch = fetch
         self._say = say
         self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}
 
@@ -75,6 +88,10 @@ class GreengrassCloud:
         for handle, _, _ in self._handles.values():
             self._look(handle)
         return await self._service.handle(request)
+
+    def give_artifact(self, name: str) -> Response:
+        """What `preSignedUrl` of an artifact kept here names. Raises AwsError ResourceNotFoundException."""
+        return Response(200, [(b"Content-Type", b"application/octet-stream")], self.artifacts.own(name))
 
     def register(self, core: CoreHandle) -> None:
         """A core has connected: deliver to it from now on."""
@@ -106,8 +123,9 @@ class GreengrassCloud:
         while True:
             try:
                 self._look(core)
+                self.deployments.expire()
                 for execution in self.deployments.waiting(core.thing):
-                    if not self.deployments.is_canceled(execution):
+                    if not self.deployments.is_over(execution):
                         await self._carry_out(core, execution)
             except Exception as error:
                 # A full disk must not end the delivery of what comes later.
@@ -120,21 +138,24 @@ class GreengrassCloud:
 
     async def _carry_out(self, core: CoreHandle, execution: dict[str, Any]) -> None:
         item = self.deployments.find(execution["deploymentId"])
-        self.deployments.set_execution(execution, "IN_PROGRESS")
+        self.deployments.begin(execution)
         text = document_text(item)
         try:
             wanted = dict(read_document(text, "deployment").components)
             recipes = {each["componentName"]: each["recipe"] for each in self.components.recipes(wanted)}
-            status = await core.deploy(Order(text, recipes), self._fetch)
+            status = await core.deploy(Order(text, recipes), self.artifacts.read)
         except ForeshoreError as error:
             cause = error.what if isinstance(error, UserError) else str(error)
             code = error.code if isinstance(error, AwsError) else "DEPLOYMENT_DOCUMENT_NOT_VALID"
             status = DeploymentStatus(
                 "", "FAILED", 0, "FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", code], ["REQUEST_ERROR"], cause
             )
-        if status.status in ("QUEUED", "IN_PROGRESS") or self.deployments.is_canceled(execution):
+        if status.status in ("QUEUED", "IN_PROGRESS") or self.deployments.is_over(execution):
             return
         reason = f"{status.detailed}: {status.failure_cause}" if status.failure_cause else status.detailed
+        if status.status == "SUCCEEDED":
+            self.deployments.succeed(execution, reason)
+            return
         details = _details(status.error_stack, status.error_types)
         self.deployments.set_execution(execution, status.status, reason, details)
 

@@ -54,6 +54,10 @@ class Ground:
     clock: Callable[[], float]
     new_id: Callable[[], str]
 
+    def job_arn(self, job: str) -> str:
+        """The ARN of the IoT job that carries a deployment."""
+        return f"arn:aws:iot:{self.region}:{self.account}:job/{job}"
+
     def arn(self, rest: str) -> str:
         """`arn:aws:greengrass:<region>:<account>:<rest>`."""
         return f"arn:aws:greengrass:{self.region}:{self.account}:{rest}"

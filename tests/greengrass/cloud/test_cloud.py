@@ -1,7 +1,11 @@
 """The greengrassv2 API with boto3 on a running edge: components, deployments that reach the core, core devices."""
 
+import io
 import json
 import threading
+import urllib.request
+import zipfile
+from pathlib import Path
 
 import boto3
 import pytest
@@ -32,7 +36,7 @@ def edge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cloud")
     (folder / "recipes").mkdir()
     (folder / "recipes/local.yaml").write_text(LOCAL)
-    running = start(folder, folder / "home", "--only", "iot,greengrass")
+    running = start(folder, folder / "home", "--only", "iot,greengrass,lambda")
     yield running
     stop(running)
 
@@ -69,11 +73,13 @@ def test_deploy_to_a_thing_then_a_broken_version_rolls_back(edge, thing):
     target = f"{ACCOUNT}thing/{thing}"
     for version, run in (("1.0.0", "exec sleep 612"), ("1.1.0", "exit 7")):
         made = client.create_component_version(inlineRecipe=recipe("com.example.app", version, run))
-        assert made["status"]["componentState"] == "DEPLOYABLE"
+        assert made["status"] == {"componentState": "REQUESTED", "message": "NONE", "errors": {}}
+        assert client.describe_component(arn=made["arn"])["status"]["componentState"] == "DEPLOYABLE"
     components = {"com.example.app": {"componentVersion": "1.0.0"}}
     first = client.create_deployment(targetArn=target, deploymentName="one", components=components)["deploymentId"]
     assert until_over(client, first) == "COMPLETED"
-    assert effective(client, thing, first)["coreDeviceExecutionStatus"] == "SUCCEEDED"
+    execution = effective(client, thing, first)
+    assert (execution["coreDeviceExecutionStatus"], execution["reason"]) == ("COMPLETED", "SUCCESSFUL")
     installed = client.list_installed_components(coreDeviceThingName=thing)["installedComponents"]
     states = {each["componentName"]: (each["componentVersion"], each["lifecycleState"]) for each in installed}
     assert states["com.example.app"] == ("1.0.0", "RUNNING")
@@ -127,6 +133,8 @@ def test_component_versions(edge):
     described = client.describe_component(arn=arn)
     assert (described["componentVersion"], described["publisher"]) == ("1.10.0", "Example")
     assert json.loads(client.get_component(arn=arn)["recipe"])["ComponentName"] == "com.example.many"
+    text = client.get_component(arn=arn, recipeOutputFormat="YAML")
+    assert text["recipeOutputFormat"] == "YAML" and text["recipe"].startswith(b"RecipeFormatVersion: '2020-01-25'\n")
     bare = arn.partition(":versions:")[0]
     page = client.list_component_versions(arn=bare, maxResults=1)
     assert [each["componentVersion"] for each in page["componentVersions"]] == ["1.10.0"]
@@ -149,8 +157,10 @@ def test_a_missing_artifact_fails_the_version(edge):
     client = edge.boto3("greengrassv2")
     body = recipe("com.example.bad", "1.0.0", artifacts=["s3://nowhere/main.py"])
     made = client.create_component_version(inlineRecipe=body)
-    assert made["status"]["componentState"] == "FAILED"
-    assert "s3://nowhere/main.py" in made["status"]["errors"]
+    status = client.describe_component(arn=made["arn"])["status"]
+    assert status["componentState"] == "FAILED" and "s3://nowhere/main.py" in status["errors"]
+    wish = {"com.example.bad": {"componentVersion": "1.0.0"}}
+    refused("ValidationException", client.create_deployment, targetArn=f"{ACCOUNT}thing/core-1", components=wish)
 
 
 def test_what_a_deployment_refuses(edge, thing):
@@ -159,9 +169,8 @@ def test_what_a_deployment_refuses(edge, thing):
     refused("ResourceNotFoundException", client.create_deployment, targetArn=f"{ACCOUNT}thing/nobody")
     absent = {"com.example.none": {"componentVersion": "1.0.0"}}
     refused("ResourceNotFoundException", client.create_deployment, targetArn=target, components=absent)
-    jobs = {"timeoutConfig": {"inProgressTimeoutInMinutes": 5}}
-    refused("NotEmulated", client.create_deployment, targetArn=target, iotJobConfiguration=jobs)
-    refused("NotEmulated", client.get_service_role_for_account)
+    parent = f"{ACCOUNT}thinggroup/all"
+    refused("NotEmulated", client.create_deployment, targetArn=target, parentTargetArn=parent)
     refused("ResourceNotFoundException", client.get_core_device, coreDeviceThingName="nobody")
     refused("ValidationException", client.list_deployments, nextToken="x")
 
@@ -171,7 +180,7 @@ def test_cancel_a_deployment_that_waits_for_its_core(edge):
     iot.create_thing(thingName="far-away")
     made = client.create_deployment(targetArn=f"{ACCOUNT}thing/far-away")["deploymentId"]
     refused("ConflictException", client.delete_deployment, deploymentId=made)
-    client.cancel_deployment(deploymentId=made)
+    assert client.cancel_deployment(deploymentId=made)["message"] == "SUCCESS"
     assert client.get_deployment(deploymentId=made)["deploymentStatus"] == "CANCELED"
     refused("ConflictException", client.cancel_deployment, deploymentId=made)
 
@@ -201,7 +210,10 @@ def test_artifacts_come_from_s3_with_their_digest(edge, thing):
     s3.put_object(Bucket="parts", Key="a/run.sh", Body=b"exec sleep 614\n")
     body = recipe("com.example.parts", "1.0.0", "sh {artifacts:path}/run.sh", ["s3://parts/a/run.sh"])
     made = client.create_component_version(inlineRecipe=body)
-    assert made["status"]["componentState"] == "DEPLOYABLE"
+    url = client.get_component_version_artifact(arn=made["arn"], artifactName="parts/a/run.sh")["preSignedUrl"]
+    with urllib.request.urlopen(url) as answer:
+        assert answer.read() == b"exec sleep 614\n"
+    refused("ResourceNotFoundException", client.get_component_version_artifact, arn=made["arn"], artifactName="none")
     artifact = json.loads(client.get_component(arn=made["arn"])["recipe"])["Manifests"][0]["Artifacts"][0]
     assert artifact["Algorithm"] == "SHA-256"
     target, components = f"{ACCOUNT}thing/{thing}", {"com.example.parts": {"componentVersion": "1.0.0"}}
@@ -213,3 +225,80 @@ def test_artifacts_come_from_s3_with_their_digest(edge, thing):
     deployment = client.create_deployment(targetArn=target, components=components)["deploymentId"]
     assert until_over(client, deployment) == "COMPLETED"
     assert any("sleep 614" in line for line in edge.children().values())
+
+
+def test_public_components_are_those_the_core_stands_for(edge, thing):
+    client = edge.boto3("greengrassv2")
+    public = {each["componentName"]: each for each in client.list_components(scope="PUBLIC")["components"]}
+    latest = public["aws.greengrass.StreamManager"]["latestVersion"]
+    assert latest["arn"].startswith(
+        "arn:aws:greengrass:us-east-1:aws:components:aws.greengrass.StreamManager:versions:"
+    )
+    assert client.describe_component(arn=latest["arn"])["publisher"] == "AWS"
+    assert (
+        b"ComponentName: aws.greengrass.StreamManager"
+        in client.get_component(arn=latest["arn"], recipeOutputFormat="YAML")["recipe"]
+    )
+    assert client.list_component_versions(arn=latest["arn"].partition(":versions:")[0])["componentVersions"]
+    wish = {"aws.greengrass.Cli": {"componentVersion": "2.0.3"}}
+    made = client.create_deployment(targetArn=f"{ACCOUNT}thing/{thing}", components=wish, iotJobConfiguration={})
+    assert until_over(client, made["deploymentId"]) == "COMPLETED"
+
+
+def test_connectivity_and_the_service_role(edge, thing):
+    client = edge.boto3("greengrassv2")
+    assert client.get_connectivity_info(thingName=thing)["connectivityInfo"] == []
+    entry = {"id": "localIP", "hostAddress": "192.0.2.0", "portNumber": 8883, "metadata": "hall"}
+    assert client.update_connectivity_info(thingName=thing, connectivityInfo=[entry])["version"]
+    assert client.get_connectivity_info(thingName=thing)["connectivityInfo"] == [entry]
+    refused("ResourceNotFoundException", client.get_connectivity_info, thingName="nobody")
+    refused("ResourceNotFoundException", client.get_service_role_for_account)
+    role = "arn:aws:iam::000000000000:role/service-role/Greengrass_ServiceRole"
+    at = client.associate_service_role_to_account(roleArn=role)["associatedAt"]
+    found = client.get_service_role_for_account()
+    assert (found["roleArn"], found["associatedAt"]) == (role, at)
+    assert client.disassociate_service_role_from_account()["disassociatedAt"]
+    refused("ResourceNotFoundException", client.get_service_role_for_account)
+
+
+def test_a_lambda_function_becomes_a_component_and_hears_iot_core(edge, thing):
+    client, functions = edge.boto3("greengrassv2"), edge.boto3("lambda")
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as archive:
+        archive.writestr("app.py", "def handler(event, context):\n    print('heard', event['n'])\n")
+        archive.writestr("greengrasssdk/__init__.py", "")
+    functions.create_function(
+        FunctionName="Hello", Runtime="python3.12", Handler="app.handler", Role="arn:aws:iam::000000000000:role/r",
+        Code={"ZipFile": package.getvalue()}, Publish=True,
+    )  # fmt: skip
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:Hello:1"
+    definition = {
+        "lambdaArn": arn,
+        "componentName": "com.example.Hello",
+        "componentLambdaParameters": {"eventSources": [{"topic": "hello/world/+", "type": "IOT_CORE"}]},
+    }
+    latest = {**definition, "lambdaArn": arn.replace(":1", ":$LATEST")}
+    refused("ValidationException", client.create_component_version, lambdaFunction=latest)
+    absent = {**definition, "lambdaArn": arn.replace("Hello", "None")}
+    refused("ResourceNotFoundException", client.create_component_version, lambdaFunction=absent)
+    refused("ValidationException", client.create_component_version)
+    made = client.create_component_version(lambdaFunction=definition)
+    assert (made["componentName"], made["componentVersion"]) == ("com.example.Hello", "1.0.0")
+    wish = {"com.example.Hello": {"componentVersion": "1.0.0"}}
+    deployment = client.create_deployment(targetArn=f"{ACCOUNT}thing/{thing}", components=wish)["deploymentId"]
+    assert until_over(client, deployment) == "COMPLETED"
+    recipe = json.loads(client.get_component(arn=made["arn"])["recipe"])
+    uris = [each["URI"] for each in recipe["Manifests"][0]["Artifacts"]]
+    assert all(uri.startswith("greengrass:") for uri in uris)
+    name = next(uri for uri in uris if uri.endswith(".zip")).partition(":")[2]
+    url = client.get_component_version_artifact(arn=made["arn"], artifactName=name)["preSignedUrl"]
+    with urllib.request.urlopen(url) as answer:
+        assert "app.py" in zipfile.ZipFile(io.BytesIO(answer.read())).namelist()
+    data, log = edge.boto3("iot-data"), Path(edge.ends["cores"][thing]["root"], "logs/com.example.Hello.log")
+    for number in range(600):
+        data.publish(topic="hello/world/x", payload=json.dumps({"n": number}))
+        if "heard" in log.read_text():
+            break
+        threading.Event().wait(0.1)
+    else:
+        raise AssertionError(log.read_text())

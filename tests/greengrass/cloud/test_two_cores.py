@@ -172,7 +172,7 @@ def test_the_aws_cli_deploys(folder, tmp_path):
     try:
         (tmp_path / "recipe.json").write_bytes(recipe("1.0.0", "exec sleep 644"))
         made = aws("create-component-version", "--inline-recipe", f"fileb://{tmp_path}/recipe.json")
-        assert made["status"]["componentState"] == "DEPLOYABLE"
+        assert aws("describe-component", "--arn", made["arn"])["status"]["componentState"] == "DEPLOYABLE"
         components = '{"com.example.Pump": {"componentVersion": "1.0.0"}}'
         deployment = aws("create-deployment", "--target-arn", GROUP, "--components", components)["deploymentId"]
         until(lambda: aws("get-deployment", "--deployment-id", deployment)["deploymentStatus"] == "COMPLETED")
