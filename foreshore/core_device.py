@@ -129,6 +129,7 @@ class CoreDevice:
         self.core = Core(
             root=self.root, thing=self.thing, region=self.project.region, account=self.project.account,
             cloud=self.link, fetch_secret=secrets.fetch, credentials=credentials,
+            key_material=Path(files.key).read_bytes(),
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
             services={STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager()},
             components=factory(

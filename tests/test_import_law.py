@@ -41,6 +41,7 @@ SHELLS = {
     "greengrass/provided_services.py",
     "greengrass/recipe_store.py",
     "greengrass/runner.py",
+    "greengrass/secret_manager.py",
     "greengrass/server.py",
     "greengrass/service.py",
     "greengrass/shadow_manager.py",

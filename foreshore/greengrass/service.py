@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -43,6 +42,8 @@ from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
 from foreshore.greengrass.provided_services import Provided, Services
 from foreshore.greengrass.publish_spans import TICK_S, PublishSpans
 from foreshore.greengrass.pubsub import LocalMessage, PubSub, Subscription
+from foreshore.greengrass.secret_manager import NAME as SECRET_MANAGER
+from foreshore.greengrass.secret_manager import FetchSecret, SecretManager
 from foreshore.greengrass.server import Api, Server
 from foreshore.greengrass.shadow_manager import ShadowManager
 from foreshore.greengrass.shadow_settings import NAME as SHADOW_MANAGER
@@ -74,13 +75,12 @@ ERRORS = frozenset(
         "InvalidCredentialError",
     }
 )
-FetchSecret = Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]]
 
 
 class Core:
     """A core device. `fetch_secret(id, version id, stage)` gives Secrets Manager's answer, `credentials()` the token
     exchange's `{AccessKeyId, SecretAccessKey, Token, Expiration}`; `services` are further services under the names of
-    AWS's components."""
+    AWS's components; `key_material` is what secrets are kept encrypted with."""
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class Core:
         log: EmitLog,
         profile: Profile = "classic",
         fetch_secret: FetchSecret | None = None,
+        key_material: bytes | None = None,
         shadows: Shadows | None = None,
         credentials: Credentials | None = None,
         client_devices: ClientDevices | None = None,
@@ -106,7 +107,9 @@ class Core:
         self.account = account
         self.profile: Profile = profile
         self.ipc_socket = root / ("gg-ipc.socket" if profile == "lite" else "ipc.socket")
-        self.fetch_secret = fetch_secret
+        self._fetch_secret = fetch_secret
+        self._key_material = key_material
+        self.secrets: SecretManager | None = None
         self._given_shadows = shadows
         self._shadow_manager: ShadowManager | None = None
         self._telemetry: Agent | None = None
@@ -166,6 +169,9 @@ class Core:
         if self._given_shadows is None and not is_lite:
             self._shadow_manager = ShadowManager(self, ShadowStore(self.root / "work" / SHADOW_MANAGER / "shadows.db"))
             self.shadows = self._shadow_manager
+        if self._fetch_secret is not None:
+            path = self.root / "work" / SECRET_MANAGER / "secrets.db"
+            self.secrets = SecretManager(self._fetch_secret, path, self._key_material, self.say)
         if not is_lite:
             self._telemetry = Agent(self, self.root / "work" / NUCLEUS / "telemetry.db")
         self._effective = EffectiveConfiguration(
@@ -178,6 +184,8 @@ class Core:
         own: dict[str, Provided] = {EMITTER: Emitter(self)}
         if self._telemetry is not None:
             own[NUCLEUS] = self._telemetry
+        if self.secrets is not None:
+            own[SECRET_MANAGER] = self.secrets
         if self._shadow_manager is not None:
             own[SHADOW_MANAGER] = self._shadow_manager
         return own

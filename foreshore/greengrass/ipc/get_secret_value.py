@@ -1,4 +1,4 @@
-"""GetSecretValue: from the account's Secrets Manager, by name or ARN."""
+"""GetSecretValue: from the core's secret manager, by name or ARN."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ async def handle(call: Call) -> Reply:
     version_id, stage = request.get("versionId"), request.get("versionStage")
     if version_id and stage:
         raise invalid_arguments("Both versionId and Stage are set in the request")
-    if core.fetch_secret is None:
+    if core.secrets is None:
         raise NotEmulated("GetSecretValue without a Secrets Manager backend", "Start one with `foreshore dev`.")
     by_name = core.authorization.is_allowed(call.component, SECRETS, "GetSecretValue", secret_id)
     if not by_name and not core.authorization.resources(call.component, SECRETS, "GetSecretValue"):
         raise unauthorized(denial(call.component, SECRETS, "GetSecretValue", secret_id))
     try:
-        secret = await core.fetch_secret(secret_id, version_id, stage)
+        secret = await core.secrets.get(secret_id, version_id, stage, request.get("refresh") is True)
     except AwsError as error:
         if error.code == "ResourceNotFoundException":
-            raise not_found(f"Secret not found {secret_id}", "secret", secret_id) from error
+            raise not_found(error.message, "secret", secret_id) from error
         raise service_error(error.message) from error
     if not by_name and not any(
         core.authorization.is_allowed(call.component, SECRETS, "GetSecretValue", str(secret[key]))
@@ -48,25 +48,7 @@ async def handle(call: Call) -> Reply:
         if secret.get(key)
     ):
         raise unauthorized(denial(call.component, SECRETS, "GetSecretValue", secret_id))
-    if not _is_listed(core.configuration.document(SECRETS), str(secret.get("ARN", "")), stage):
-        raise not_found(f"Secret not found {secret_id}", "secret", secret_id)
     return reply(secret)
-
-
-def _is_listed(configuration: Mapping[str, Any], arn: str, stage: str | None) -> bool:
-    """Whether the secret manager's `cloudSecrets` name the secret, and the label asked for (AWSCURRENT always is).
-
-    A core without `cloudSecrets` serves all that the policies allow.
-    """
-    listed = configuration.get("cloudSecrets")
-    if not isinstance(listed, list):
-        return True
-    for item in listed:
-        known = str(item.get("arn", "")) if isinstance(item, Mapping) else ""
-        # A partial ARN has no random suffix (Secrets Manager user guide, "What's in a secret").
-        if known and (arn == known or arn[:-7] == known):
-            return stage in (None, "AWSCURRENT") or stage in (item.get("labels") or ())
-    return False
 
 
 def reply(secret: Mapping[str, Any]) -> Reply:

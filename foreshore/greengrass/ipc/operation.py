@@ -47,6 +47,16 @@ def service_error(message: str, *, lite: str | None = None) -> IpcError:
     return IpcError("ServiceError", message, lite=lite)
 
 
+class Secrets(Protocol):
+    """The core's secrets."""
+
+    async def get(
+        self, secret: str, version: str | None, stage: str | None, refresh: bool = False, /
+    ) -> Mapping[str, Any]:
+        """GetSecretValue's answer. Raises AwsError."""
+        ...
+
+
 class Shadows(Protocol):
     """Device shadows. Names None or "" mean the classic shadow. Raises AwsError as the IoT data plane does."""
 
@@ -98,7 +108,7 @@ class Services(Protocol):
     validations: ConfigurationValidations
     lifecycle: Components
     shadows: Shadows | None
-    fetch_secret: Callable[[str, str | None, str | None], Awaitable[Mapping[str, Any]]] | None
+    secrets: Secrets | None
     client_devices: ClientDevices | None
 
     def now_ms(self) -> int: ...

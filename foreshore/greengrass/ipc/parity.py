@@ -12,7 +12,11 @@ NOTES: dict[str, tuple[str, str]] = {
     ),
     "PutComponentMetric": ("partly", "checked and written to the component's log; not published as telemetry"),
     "CreateDebugPassword": ("partly", "a password is made, but no debug console is behind it; no certificate hashes"),
-    "GetSecretValue": ("partly", "read from the backend's Secrets Manager on each call, not kept for offline use"),
+    "GetSecretValue": (
+        "yes",
+        "cloudSecrets with labels, refresh, periodicRefreshIntervalMin, kept encrypted for offline use; where the "
+        "component is not deployed, read from the backend on each call",
+    ),
     "SubscribeToCertificateUpdates": _DEVICES,
     "VerifyClientDeviceIdentity": _DEVICES,
     "GetClientDeviceAuthToken": _DEVICES,
@@ -46,7 +50,7 @@ ROWS: list[tuple[str, str, str]] = [
      "start; a refusal that another try won't mend is logged and dropped"),
     ("Local publish/subscribe between components", "yes", "a subscriber that does not read is dropped events beyond "
      "8 MiB, said in the log, and delays nobody; greengrass-lite makes each publisher wait 5 s"),
-    ("Shadow manager: local shadows, local topics, synchronization with IoT Core", "partly",
-     "real time only, over MQTT, the cloud wins a conflict; strategy periodic and the rate limits are not kept"),
+    ("Shadow manager: local shadows, local topics, synchronization with IoT Core", "yes",
+     "realTime and periodic, both directions, rates, deletions; the device's reported and the cloud's desired win"),
     ("Token exchange service", "yes", "when the core is given credentials"),
 ]  # fmt: skip
