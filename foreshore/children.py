@@ -25,6 +25,19 @@ def die_with_parent() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _become(user: tuple[int, int, Sequence[int]]) -> Callable[[], None]:
+    """Take another user's identity, then `die_with_parent`, which a change of identity would undo (prctl(2))."""
+    uid, gid, groups = user
+
+    def prepare() -> None:
+        os.setgroups(list(groups))
+        os.setgid(gid)
+        os.setuid(uid)
+        die_with_parent()
+
+    return prepare
+
+
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
     """Tells of the end of the process itself: `Process.wait` also waits for whoever still holds its pipes."""
 
@@ -103,10 +116,12 @@ async def spawn(
     stdin: int = asyncio.subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
     leaves_daemons: bool = False,
+    user: tuple[int, int, Sequence[int]] | None = None,
 ) -> Child:
     """Start a child. Output is read line by line (a line is cut at 64 KiB) until end of file.
 
-    With `leaves_daemons`, what it leaves in its group is still read after its own end, and noted until `stop`.
+    `user` (uid, gid, groups) is whom it runs as; only root may name one. With `leaves_daemons`, what it leaves in its
+    group is still read after its own end, and noted until `stop`.
     """
     pipe = asyncio.subprocess.PIPE if on_line else asyncio.subprocess.DEVNULL
     loop = asyncio.get_running_loop()
@@ -119,7 +134,7 @@ async def spawn(
         stdout=pipe,
         stderr=pipe,
         start_new_session=True,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=_become(user) if user else die_with_parent if sys.platform == "linux" else None,
         pass_fds=tuple(pass_fds),
     )
     process = asyncio.subprocess.Process(transport, protocol, loop)

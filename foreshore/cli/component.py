@@ -97,7 +97,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def details(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Show one component with its configuration."""
+    """Show one component with its configuration, and the last lines of one that is ERRORED or BROKEN."""
     found = _edge(ctx).json("GET", f"components/{quote(name)}")
     if as_json:
         click.echo(json.dumps(found))
@@ -105,6 +105,10 @@ def details(ctx: click.Context, name: str, as_json: bool) -> None:
     for key in ("name", "version", "state", "reason"):
         if found[key]:
             click.echo(f"{key}: {found[key]}")
+    if found["lastLines"]:
+        click.echo("it last wrote:")
+        for line in found["lastLines"]:
+            click.echo(f"    {line}")
     click.echo(json.dumps(found["configuration"], indent=2))
 
 

@@ -3,7 +3,7 @@
 Paths below `/_foreshore/greengrass/<thing>/`:
 
     GET  components                             every component
-    GET  components/<name>                      one, with its configuration
+    GET  components/<name>                      one, with its configuration, and the last lines of one in trouble
     GET  configuration/<name>                   its configuration alone
     POST components/<name>/{restart,stop,pause,resume}
     POST components/<name>/configuration        {"MERGE": {…}, "RESET": […]}: a local deployment of that alone
@@ -25,6 +25,7 @@ import orjson
 
 from foreshore.errors import AwsError, UserError
 from foreshore.greengrass.components import ComponentNotFound, ComponentStatus, DeploymentNotFound, DeploymentStatus
+from foreshore.greengrass.lifecycle import State
 from foreshore.greengrass.supervisor import Supervisor
 from foreshore.http import Request, Response
 
@@ -60,8 +61,9 @@ async def _route(
             return _json([_summary(supervisor, each) for each in supervisor.statuses()])
         case "GET", ["components", name]:
             details = supervisor.details(name)
-            more = {"configuration": details.configuration, "reason": _reason(supervisor, name)}
-            return _json({**_summary(supervisor, details), **more})
+            return _json(
+                {**_summary(supervisor, details), "configuration": details.configuration, **_why(supervisor, name)}
+            )
         case "GET", ["configuration", name]:
             return _json(supervisor.details(name).configuration)
         case "POST", ["components", name, action] if action in _ACTIONS:
@@ -176,9 +178,13 @@ def _summary(supervisor: Supervisor, status: ComponentStatus) -> dict[str, objec
     return {"name": status.name, "version": status.version, "state": status.state, "pids": pids}
 
 
-def _reason(supervisor: Supervisor, name: str) -> str:
+def _why(supervisor: Supervisor, name: str) -> dict[str, object]:
+    """Why a component is in its state, and for one in trouble the last lines that it wrote."""
     runner = supervisor.processes.runners.get(name)
-    return runner.machine.status_reason if runner else ""
+    if runner is None:
+        return {"reason": "", "lastLines": []}
+    trouble = runner.machine.state in (State.ERRORED, State.BROKEN)
+    return {"reason": runner.machine.status_reason, "lastLines": list(runner.log.tail) if trouble else []}
 
 
 def _status(status: DeploymentStatus) -> dict[str, object]:

@@ -12,7 +12,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from foreshore.errors import ForeshoreError, UserError
 from foreshore.greengrass.components import (
@@ -35,6 +35,7 @@ from foreshore.greengrass.deployments import (
     DeploymentDocument,
     Plan,
     dependers_of,
+    joined_run_with,
     plan,
 )
 from foreshore.greengrass.lifecycle import DependenciesReady, Request, State, bootstrap_outcome
@@ -43,6 +44,7 @@ from foreshore.greengrass.provided import PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipe_store import RecipeStore
 from foreshore.greengrass.recipes import Recipe
 from foreshore.greengrass.resolution import resolve
+from foreshore.greengrass.run_as import is_root
 from foreshore.greengrass.update_questions import ask_leave, ask_validity
 from foreshore.greengrass.versions import BadVersion, Range, Version
 
@@ -222,8 +224,6 @@ class Deployer:
         moment = Moment(written or time.time_ns() // 1_000_000, again=written > 0)
         previews = {name: self._changes.preview(recipe, document, moment) for name, recipe in recipes.items()}
         self._changes.refuse_policies(previews)
-        for name in document.run_with:
-            self._say("WARN", f"runWith of {name} has no effect: components run as the present user, without limits")
         texts = {name: str(version) for name, version in versions.items()}
 
         def configuration_of(name: str) -> Mapping[str, object]:
@@ -233,7 +233,8 @@ class Deployer:
             return {name: self._recipes.define(recipe, configuration_of, texts) for name, recipe in recipes.items()}
 
         # In a thread, because it copies artifacts; it only reads what the loop holds.
-        wanted = await asyncio.to_thread(define)
+        defined = await asyncio.to_thread(define)
+        wanted = {name: self._with_user(definition, document) for name, definition in defined.items()}
         work = plan(self._processes.definitions, wanted, order_of(wanted))
         for name in work.add + work.reinstall + work.restart:
             for note in wanted[name].notes:
@@ -246,6 +247,18 @@ class Deployer:
         finally:
             if document.notify_components:
                 self._updates.announce_post(deployment.id)
+
+    def _with_user(self, definition: Definition, document: DeploymentDocument) -> Definition:
+        """The definition with its runWith; what of that has no effect is said."""
+        name = definition.name
+        old = self._processes.definitions.get(name)
+        run_with = joined_run_with(old.run_with if old is not None else {}, document.run_with.get(name))
+        for key in document.run_with.get(name, {}):
+            if key == "posixUser" and not is_root():
+                self._say("WARN", f"runWith.posixUser of {name} has no effect: only root runs components as others")
+            elif key != "posixUser":
+                self._say("WARN", f"runWith.{key} of {name} has no effect here")
+        return replace(definition, run_with=run_with)
 
     async def _may_begin(
         self,

@@ -161,7 +161,8 @@ def local_roots(running: Mapping[str, str], add: Mapping[str, str], remove: Sequ
 class Definition:
     """What one component is once resolved: two equal definitions need no restart.
 
-    `dependencies` is {component: is it HARD}; `stamps` holds a digest of each artifact file by name.
+    `dependencies` is {component: is it HARD}; `stamps` holds a digest of each artifact file by name; `run_with` is the
+    deployment's, which stays until another one changes it.
     """
 
     name: str
@@ -171,6 +172,17 @@ class Definition:
     stamps: Mapping[str, str] = field(default_factory=dict)
     error_reset_s: float = 3600.0
     notes: tuple[str, ...] = ()
+    run_with: Mapping[str, object] = field(default_factory=dict)
+
+
+def joined_run_with(old: Mapping[str, object], given: Mapping[str, object] | None) -> dict[str, object]:
+    """A component's runWith after a deployment: without one it stays; an empty user takes it back; limits that are not
+    given again are gone (nucleus, KernelConfigResolver)."""
+    found = dict(old)
+    if given is not None:
+        found.pop("systemResourceLimits", None)
+        found.update(given)
+    return {key: value for key, value in found.items() if value not in ("", None)}
 
 
 def malformed_resources(configuration: Mapping[str, object]) -> list[str]:
@@ -228,6 +240,8 @@ def _verdict(old: Definition | None, new: Definition) -> str:
     if old is None:
         return "add"
     if old.version != new.version or old.steps.get("install") != new.steps.get("install"):
+        return "reinstall"
+    if old.run_with.get("posixUser") != new.run_with.get("posixUser"):
         return "reinstall"
     changed = [name for name in old.stamps.keys() | new.stamps.keys() if old.stamps.get(name) != new.stamps.get(name)]
     if changed:

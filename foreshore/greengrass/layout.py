@@ -1,18 +1,13 @@
-"""The folders of a core device (`/greengrass/v2`) and the lines of its log files. Pure: only paths and text.
+"""The folders of a core device (`/greengrass/v2`). Pure: only paths.
 
-Source: Greengrass developer guide, "Set up AWS IoT Greengrass core devices" (root folder) and "Monitor AWS IoT
-Greengrass logs"; the rotation limits are the nucleus's defaults (`fileSizeKB` 1024, `totalLogsSizeKB` 10240).
+Source: Greengrass developer guide, "Set up AWS IoT Greengrass core devices" (root folder).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import PurePath
 
-LOG_FILE_BYTES = 1024 * 1024
-LOG_TOTAL_BYTES = 10 * 1024 * 1024
 FOLDERS = (
     "bin",
     "cli_ipc_info",
@@ -65,18 +60,3 @@ class Layout:
         if (namespace, key) == ("iot", "thingName"):
             return thing
         return None
-
-
-def log_time(time_ns: int) -> str:
-    """A log line's time: UTC with milliseconds."""
-    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}Z"
-
-
-def log_line(
-    time_ns: int, level: str, thread: str, logger: str, event: str, message: str, contexts: Mapping[str, object]
-) -> str:
-    """One line as the nucleus writes it: `time [LEVEL] (thread) logger: event. message. {key=value, …}`."""
-    text = ". ".join(part for part in (event, message) if part)
-    pairs = ", ".join(f"{key}={value}" for key, value in contexts.items())
-    return f"{log_time(time_ns)} [{level}] ({thread}) {logger}: {text}. {{{pairs}}}\n"

@@ -7,14 +7,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from foreshore.greengrass.component_log import ComponentLog, Logging
 from foreshore.greengrass.components import Tokens
 from foreshore.greengrass.deployments import Definition
 from foreshore.greengrass.layout import Layout
 from foreshore.greengrass.lifecycle import Changed, DependenciesReady, Request, State
+from foreshore.greengrass.nucleus_settings import NucleusSettings
 from foreshore.greengrass.provided import GGC_VERSION
 from foreshore.greengrass.recipes import Step
 from foreshore.greengrass.resolution import start_order
-from foreshore.greengrass.runner import ComponentLog, Runner
+from foreshore.greengrass.run_as import Identity, find_identity, hand_over, is_root
+from foreshore.greengrass.runner import Runner
 from foreshore.seams import EmitLog
 
 RELATIVE_SOCKET_FROM = 108
@@ -44,6 +47,19 @@ class Surroundings:
         self.log = log
         self.run_folder = run_folder
         self.layout = Layout(root)
+        self.settings = NucleusSettings()
+        self.logging = Logging()
+
+    def identity_of(self, definition: Definition) -> Identity | None:
+        """Whom the component's steps run as, its files handed over; None for the present user. Raises UserError."""
+        wanted = str(definition.run_with.get("posixUser") or self.settings.posix_user)
+        if not wanted or not is_root():
+            return None
+        identity = find_identity(wanted)
+        name, version = definition.name, definition.version
+        folders = [(self.layout.artifacts(name, version), False), (self.layout.unarchived(name, version), False)]
+        hand_over([(Path(folder), itself) for folder, itself in [*folders, (self.layout.work(name), True)]], identity)
+        return identity
 
     def environment_of(self, component: str, step: Step) -> dict[str, str]:
         """The environment of one step: this process's without AWS_*, the core's, the nucleus's own, then Setenv.
@@ -57,6 +73,7 @@ class Surroundings:
         relative = os.path.relpath(socket, work) if len(socket.encode()) >= RELATIVE_SOCKET_FROM else socket
         return {
             **inherited,
+            **self.settings.environment,
             "GG_ROOT_CA_PATH": "",
             **self.environment(),
             "GGC_VERSION": GGC_VERSION,
@@ -88,10 +105,12 @@ class Processes:
             name,
             definition.steps,
             version=definition.version,
+            shell=lambda: around.settings.posix_shell,
+            run_as=lambda: around.identity_of(self.definitions.get(name, definition)),
             root=around.root,
             cwd=Path(around.layout.work(name)),
             environment=lambda step: around.environment_of(name, step),
-            log=ComponentLog(Path(around.layout.log(name)), name, around.log),
+            log=ComponentLog(Path(around.layout.log(name)), name, around.log, around.logging),
             run_folder=around.run_folder,
             on_change=on_change,
             error_reset_s=definition.error_reset_s,

@@ -7,18 +7,17 @@ line by line to the component's log. Skipif is answered here, because it looks a
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from foreshore.children import Child, spawn
 from foreshore.errors import UserError
-from foreshore.greengrass.layout import LOG_FILE_BYTES, LOG_TOTAL_BYTES, log_line
+from foreshore.greengrass.component_log import ComponentLog
 from foreshore.greengrass.lifecycle import (
     Changed,
     Event,
@@ -35,81 +34,11 @@ from foreshore.greengrass.lifecycle import (
     StepTimedOut,
     timeout_of,
 )
+from foreshore.greengrass.log_lines import command_text
 from foreshore.greengrass.recipes import Step
-from foreshore.seams import EmitLog, LogLine
+from foreshore.greengrass.run_as import Identity, is_root
 
 GRACE_S = 5.0
-TAIL_LINES = 20
-
-
-class ComponentLog:
-    """A component's log file in AWS's format, rotated by size, and the same lines for the trace store."""
-
-    def __init__(self, path: Path, component: str, emit: EmitLog, *, file_bytes: int = LOG_FILE_BYTES) -> None:
-        self.path = path
-        self.component = component
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._emit = emit
-        self._limit = file_bytes
-        self._told = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: a line that did not fit the disk must not come back with the next one.
-        self._file = path.open("ab", buffering=0)
-        self._size = path.stat().st_size
-
-    def write(
-        self,
-        level: str,
-        event: str,
-        message: str,
-        contexts: Mapping[str, object],
-        *,
-        thread: str = "Copier",
-        shown: str = "",
-    ) -> None:
-        """Append one line and hand it on, as `shown` when the file's text alone would not say enough."""
-        now = time.time_ns()
-        line = log_line(now, level, thread, self.component, event, message, contexts).encode()
-        try:
-            self._append(line)
-            self._told = False
-        except OSError as error:
-            self._tell_once(now, error)
-        if event in ("stdout", "stderr"):
-            self.tail.append(message)
-        text = message if event in ("stdout", "stderr") else shown or ". ".join(filter(None, (event, message)))
-        self._emit(LogLine(now, "greengrass", self.component, level, "", text))
-
-    def _append(self, line: bytes) -> None:
-        if self._size and self._size + len(line) > self._limit:
-            self._rotate()
-        self._file.write(line)
-        self._size += len(line)
-
-    def _tell_once(self, now: int, error: OSError) -> None:
-        """A full disk must not end the component, nor be hidden."""
-        if not self._told:
-            self._told = True
-            text = f"log lines are lost: {self.path}: {error.strerror}"
-            self._emit(LogLine(now, "greengrass", self.component, "ERROR", "", text))
-
-    def _rotate(self) -> None:
-        """`<component>_yyyy_MM_dd_HH_<n>.log`, the oldest removed beyond the total limit."""
-        self._file.close()
-        stamp = f"{datetime.now(UTC):%Y_%m_%d_%H}"
-        number = 0
-        while (target := self.path.with_name(f"{self.component}_{stamp}_{number}.log")).exists():
-            number += 1
-        self.path.rename(target)
-        old = sorted(self.path.parent.glob(f"{self.component}_*_*.log"), key=lambda each: each.stat().st_mtime)
-        while old and sum(each.stat().st_size for each in old) > LOG_TOTAL_BYTES:
-            old.pop(0).unlink()
-        self._file = self.path.open("ab", buffering=0)
-        self._size = 0
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
 
 
 class Runner:
@@ -121,6 +50,8 @@ class Runner:
         steps: Mapping[str, Step],
         *,
         version: str,
+        shell: Callable[[], str],
+        run_as: Callable[[], Identity | None],
         root: Path,
         cwd: Path,
         environment: Callable[[Step], dict[str, str]],
@@ -135,6 +66,8 @@ class Runner:
         self.log = log
         self.children: list[Child] = []
         self.paused = False
+        self._shell = shell
+        self._run_as = run_as
         self._root = root
         self._cwd = cwd
         self._environment = environment
@@ -211,7 +144,7 @@ class Runner:
         async with self._lock:
             try:
                 await self._start(name, run, step, environment)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, UserError, subprocess.SubprocessError) as error:
                 self.log.write("ERROR", "shell-runner-error", str(error), self._contexts(step))
                 self.post(StepFailed(name, run, "IO_ERROR"))
                 return
@@ -223,8 +156,10 @@ class Runner:
 
     async def _start(self, name: str, run: int, step: Step, environment: dict[str, str]) -> None:
         contexts = self._contexts(step)
-        self.log.write("INFO", "shell-runner-start", step.script.strip(), contexts, thread=f"{self.name}-lifecycle")
-        if step.requires_privilege and os.geteuid() != 0:
+        started_with = {**contexts, "command": command_text(step.script.strip())}
+        shown = f"shell-runner-start. {step.script.strip()}"
+        self.log.write("INFO", "shell-runner-start", "", started_with, thread=f"{self.name}-lifecycle", shown=shown)
+        if step.requires_privilege and not is_root():
             self.log.write(
                 "WARN", "no-privilege", f"{step.label} requires privilege; it runs as the present user", contexts
             )
@@ -250,10 +185,12 @@ class Runner:
             self.log.write("INFO" if stream == "stdout" else "WARN", stream, text.rstrip(), self._contexts(step))
 
         self._cwd.mkdir(parents=True, exist_ok=True)
+        identity = None if step.requires_privilege else self._run_as()
         return await spawn(
-            ["sh", "-c", step.script],
-            env=environment,
+            [self._shell(), "-c", step.script],
+            env=environment if identity is None else {**environment, **identity.environment()},
             cwd=self._cwd,
+            user=None if identity is None else (identity.uid, identity.gid, identity.groups),
             on_line=on_line,
             on_exit=on_exit,
             run_folder=self._run_folder,

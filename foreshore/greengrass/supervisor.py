@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from foreshore.children import reap_strays
 from foreshore.errors import ForeshoreError, UserError
 from foreshore.greengrass.artifacts import ArtifactStore
+from foreshore.greengrass.component_log import ComponentLog
 from foreshore.greengrass.components import (
     ComponentNotFound,
     ComponentsFactory,
@@ -42,10 +44,11 @@ from foreshore.greengrass.deployments import (
 from foreshore.greengrass.layout import FOLDERS
 from foreshore.greengrass.lifecycle import Reported, State
 from foreshore.greengrass.lifecycle import Request as Wish
+from foreshore.greengrass.nucleus_settings import read_nucleus
 from foreshore.greengrass.processes import Processes, Surroundings, order_of
 from foreshore.greengrass.provided import CLI, NUCLEUS, PROVIDED
 from foreshore.greengrass.recipe_store import RecipeStore, deployment_file, this_platform
-from foreshore.greengrass.runner import ComponentLog, Runner
+from foreshore.greengrass.runner import Runner
 from foreshore.http import Request, Response
 from foreshore.seams import EmitLog, EmitSpan, LogLine, Span
 from foreshore.traces.recorder import new_span_id, new_trace_id
@@ -58,6 +61,7 @@ class _Deployed:
     groups: Groups = field(default_factory=dict)
     components: dict[str, str] = field(default_factory=dict)
     stamps: dict[str, dict[str, str]] = field(default_factory=dict)
+    run_with: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -88,7 +92,7 @@ class Supervisor:
         self.thing = thing
         self.configuration = configuration
         self.artifacts = ArtifactStore(self.root, project.absolute() if project else None)
-        attributes = platform or this_platform(profile)
+        attributes = self._platform = dict(platform or this_platform(profile))
         self.recipes = RecipeStore(self.root, thing, self.artifacts, attributes, profile)
         surroundings = Surroundings(
             root=self.root,
@@ -129,7 +133,10 @@ class Supervisor:
         for folder in FOLDERS:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         reap_strays(self.surroundings.run_folder)
-        self._log = ComponentLog(self.root / "logs/greengrass.log", "greengrass", self._emit)
+        self._log = ComponentLog(self.root / "logs/greengrass.log", "greengrass", self._emit, self.surroundings.logging)
+        self._told: set[str] = set()
+        self._read_nucleus()
+        self._unwatch = self.configuration.watch(NUCLEUS, (), lambda change: self._read_nucleus())
         self._write_cli_info()
         self._journal = DeploymentJournal(self.root / "deployments/deployments.db")
         self._restore(self._journal)
@@ -140,12 +147,24 @@ class Supervisor:
         """Shut every component down, dependents first."""
         if self._log is None:
             return
+        self._unwatch()
         await self.deployer.stop()
         await self.processes.close(list(self.processes.runners))
         (self.root / "cli_ipc_info" / f"user-{os.getuid()}").unlink(missing_ok=True)
         self._journal.close()
         self._log.close()
         self._log = None
+
+    def _read_nucleus(self) -> None:
+        """Take the nucleus's configuration, and tell once what of it has no effect."""
+        settings = read_nucleus(self.configuration.document(NUCLEUS))
+        self.surroundings.settings = settings
+        self.surroundings.logging.settings = settings.logging
+        self.recipes.platform = {**self._platform, **settings.platform}
+        for note in settings.notes:
+            if note not in self._told:
+                self._told.add(note)
+                self.say("WARN", f"{NUCLEUS}: {note}")
 
     def _write_cli_info(self) -> None:
         """The file by which AWS's greengrass-cli finds the socket and its token (greengrass-cli, CLIService)."""
@@ -178,7 +197,8 @@ class Supervisor:
                 recipe = self.recipes.find(name, version)
                 stamps = deployed.stamps.get(name, {})
                 definition = self.recipes.define(recipe, configuration_of, deployed.components, stamps)
-                self.processes.definitions[name] = definition
+                run_with = deployed.run_with.get(name, {})
+                self.processes.definitions[name] = replace(definition, run_with=run_with)
             except ForeshoreError as error:
                 self.say("ERROR", f"{name} {version} can't be started again: {error}")
         self.deployer.restore_provided()
@@ -203,6 +223,7 @@ class Supervisor:
             self.deployer.groups,
             {each.name: each.version for each in definitions},
             {each.name: dict(each.stamps) for each in definitions},
+            {each.name: dict(each.run_with) for each in definitions if each.run_with},
         )
         file = self.root / "deployments/state.json"
         fresh = file.with_suffix(".new")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from foreshore.greengrass.runner import ComponentLog
+from foreshore.greengrass.component_log import ComponentLog, Logging
+from foreshore.greengrass.log_lines import LogSettings
 from foreshore.seams import LogLine
 
 
 def test_rotation_keeps_every_line(tmp_path: Path) -> None:
-    log = ComponentLog(tmp_path / "app.log", "app", lambda line: None, file_bytes=500)
+    log = ComponentLog(tmp_path / "app.log", "app", lambda line: None, Logging(LogSettings(file_bytes=500)))
     for number in range(20):
         log.write("INFO", "stdout", f"line-{number}", {"serviceName": "app"})
     log.close()
@@ -27,7 +28,7 @@ def test_rotation_keeps_every_line(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_once_and_harms_nobody(tmp_path: Path) -> None:
     (tmp_path / "app.log").symlink_to("/dev/full")
     lines: list[LogLine] = []
-    log = ComponentLog(tmp_path / "app.log", "app", lines.append)
+    log = ComponentLog(tmp_path / "app.log", "app", lines.append, Logging())
     for number in range(3):
         log.write("INFO", "stdout", f"line-{number}", {})
     log.close()

@@ -156,12 +156,22 @@ def test_lite_takes_only_its_own_steps_and_manifests(tmp_path: Path) -> None:
     run(tmp_path, work, profile="lite")
 
 
-def test_what_has_no_effect_or_no_emulation_is_said(tmp_path: Path) -> None:
+def test_what_has_no_effect_or_no_emulation_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("deployer", "processes", "runner"):
+        monkeypatch.setattr(f"foreshore.greengrass.{module}.is_root", lambda: False)
+
     async def work(bench: Bench) -> None:
         bench.recipe("app", run=SLEEP)
-        text = document().replace("    configurationUpdate", "    runWith: {posixUser: me}\n    configurationUpdate")
+        text = document().replace(
+            "    configurationUpdate",
+            "    runWith: {posixUser: me, systemResourceLimits: {cpus: 1}}\n    configurationUpdate",
+        )
         assert await deploy_document(bench, text) == ("SUCCESSFUL", "")
-        assert any("runWith of app has no effect" in line.text for line in bench.lines)
+        said = [line.text for line in bench.lines if line.text.startswith("runWith.")]
+        assert [text.partition(" has no effect")[0] for text in said] == [
+            "runWith.posixUser of app",
+            "runWith.systemResourceLimits of app",
+        ]
         bench.recipe("fn", body="ComponentType: aws.greengrass.lambda\n", run=SLEEP)
         status = await bench.deploy(fn="1.0.0")
         assert "does not emulate components of type lambda" in status.failure_cause

@@ -1,4 +1,4 @@
-"""The folders of a core and the lines of its logs."""
+"""The folders of a core."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from foreshore.greengrass.layout import Layout, log_line
+from foreshore.greengrass.layout import Layout
 
 LAYOUT = Layout(PurePosixPath("/greengrass/v2"))
 
@@ -30,12 +30,3 @@ def test_folders_are_awss() -> None:
 )
 def test_recipe_variables(namespace: str, key: str, text: str | None) -> None:
     assert LAYOUT.system("a.B", "1.0.0", "core-1", namespace, key) == text
-
-
-def test_log_lines_are_awss() -> None:
-    contexts = {"scriptName": "services.a.B.lifecycle.Run.Script", "serviceName": "a.B", "currentState": "RUNNING"}
-    line = log_line(1659786453190123456, "INFO", "Copier", "a.B", "stdout", "hello", contexts)
-    assert line == (
-        "2022-08-06T11:47:33.190Z [INFO] (Copier) a.B: stdout. hello. "
-        "{scriptName=services.a.B.lifecycle.Run.Script, serviceName=a.B, currentState=RUNNING}\n"
-    )

@@ -273,7 +273,15 @@ def test_the_command_line(tmp_path: Path) -> None:
         ):
             code, text = await cli(*arguments)
             assert (code, message in text) == (2, True), text
-        code, text = await cli("deploy", "--remove", "com.example.thing")
+        bench.recipe("sick", run="echo the last words; exit 4")
+        code, text = await cli(
+            "deploy", "sick=1.0.0", "--recipes", str(bench.recipes), "--failure-policy", "DO_NOTHING"
+        )
+        assert code == 2 and "sick is BROKEN" in text and "    the last words" in text
+        code, text = await cli("details", "sick")
+        assert "state: BROKEN" in text and "exited with code 4" in text
+        assert "it last wrote:\n    the last words" in text
+        code, text = await cli("deploy", "--remove", "com.example.thing", "--remove", "sick")
         assert code == 0
         assert "com.example.thing" not in (await cli("list"))[1]
         await server.stop()
