@@ -33,7 +33,7 @@ from foreshore.http import Request, Response
 from foreshore.ports import Ports, taken
 from foreshore.project import CoreProfile, CoreSettings, Project
 from foreshore.provision import Provisioner, Rooms
-from foreshore.seams import LogLine
+from foreshore.seams import CoreDirectory, LogLine
 from foreshore.traces.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -349,29 +349,49 @@ class App:
     # Cores
 
     async def _start_cores(self) -> None:
-        if self.iot is None:
+        if self.iot is None or self.greengrass is None:
             raise UserError("a core needs IoT Core", code="only", mend="add iot to --only")
+        directory = self.greengrass.directory
+        self._start_discovery(self.iot, directory)
         if self.project.recipes is not None:
             from foreshore.greengrass.host_artifact import prepare_project
 
             await asyncio.to_thread(prepare_project, self.project.folder)
         ports = [(self.ports.take("core_mqtts"), self.ports.take("stream_manager")) for _ in self.project.cores]
         await self._together(
-            *(self._start_core(self.iot, *each) for each in zip(self.project.cores, ports, strict=True))
+            *(self._start_core(self.iot, directory, *each) for each in zip(self.project.cores, ports, strict=True))
         )
         self.endpoints["cores"] = {
             settings.thing: self.cores[settings.thing].describe() for settings in self.project.cores
         }
         self.endpoint.mount_admin("greengrass", self._greengrass_admin)
 
-    async def _start_core(self, iot: IotCore, settings: CoreSettings, ports: tuple[int, int]) -> None:
+    def _start_discovery(self, iot: IotCore, directory: CoreDirectory) -> None:
+        from foreshore.core_discovery import PREFIX, CoreEntry, Discovery
+
+        def cores() -> dict[str, CoreEntry]:
+            return {
+                thing: CoreEntry(iot.arns.iot(f"thing/{thing}"), core.field.connectivity(), core.field.ca)
+                for thing, core in self.cores.items() if core.field.is_discoverable
+            }  # fmt: skip
+
+        iot.https.mount(PREFIX, Discovery(iot.access, directory, cores).handle)
+        directory.on_connectivity(self._connectivity_changed)
+
+    def _connectivity_changed(self, thing: str) -> None:
+        if thing in self.cores:
+            self.cores[thing].field.connectivity_changed()
+
+    async def _start_core(
+        self, iot: IotCore, directory: CoreDirectory, settings: CoreSettings, ports: tuple[int, int]
+    ) -> None:
         from foreshore.core_device import CoreDevice
 
         mqtts, streams = ports
         core = CoreDevice(
             project=self.project, settings=settings, home=self.home, iot=iot, recorder=self.recorder,
             environment=self.client_environment, run_folder=self.run_folder, profile=self.options.core_profile,
-            stream_manager_port=streams,
+            stream_manager_port=streams, directory=directory,
         )  # fmt: skip
         self.cores[settings.thing] = core
         self._stops.append(core.stop)

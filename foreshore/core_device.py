@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from foreshore.cloud.routing import Target
+from foreshore.core_bridge import Bridge
 from foreshore.core_cloud import CloudCore
+from foreshore.core_field import Field
 from foreshore.core_link import CoreLink
 from foreshore.core_services import CoreSecrets, credentials
 from foreshore.errors import UserError
 from foreshore.greengrass.aws_calls import AwsCalls
-from foreshore.greengrass.bridge import Mapping, Source, read_mappings
+from foreshore.greengrass.bridge import NAME as BRIDGE
 from foreshore.greengrass.deployments import read_document
 from foreshore.greengrass.log_events import NAME as LOG_MANAGER
 from foreshore.greengrass.log_manager import LogManager
-from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.recipe_store import deployment_file
 from foreshore.greengrass.service import Core
 from foreshore.greengrass.stream_manager.service import StreamManager
@@ -33,11 +34,9 @@ from foreshore.greengrass.stream_manager.settings import NAME as STREAM_MANAGER
 from foreshore.greengrass.supervisor import factory
 from foreshore.greengrass.watcher import Watcher
 from foreshore.http import Request, Response
-from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
-from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.service import IotCore
 from foreshore.project import CoreProfile, CoreSettings, Project
-from foreshore.seams import LogLine, Publication
+from foreshore.seams import CoreDirectory, LogLine
 from foreshore.traces.recorder import Recorder
 
 # What a core needs on IoT Core (Greengrass developer guide, "Minimal IoT policy for core devices"), on every topic.
@@ -48,32 +47,7 @@ CORE_POLICY = {
         {"Effect": "Allow", "Action": ["greengrass:*"], "Resource": "*"},
     ],
 }
-BRIDGE = "aws.greengrass.clientdevices.mqtt.Bridge"
 DEPLOY_SECONDS = 120.0
-
-
-class ClientDevices:
-    """Access to the core's local broker: any client whose certificate IoT Core knows and holds active."""
-
-    def __init__(self, iot: IotCore) -> None:
-        self._iot = iot
-
-    def connect(self, request: ConnectRequest, /) -> ConnectDecision:
-        """Let a known certificate in."""
-        identifier = self._iot.active_certificate_id(request.certificate) if request.certificate else None
-        return ConnectDecision(identifier is not None, identity=identifier, principal=identifier or "")
-
-    def may_publish(self, identity: object, topic: str, retain: bool, /) -> bool:
-        """Every client device may publish."""
-        return True
-
-    def may_subscribe(self, identity: object, filter: str, /) -> bool:
-        """Every client device may subscribe."""
-        return True
-
-    def may_receive(self, identity: object, topic: str, /) -> bool:
-        """Every client device may receive."""
-        return True
 
 
 class CoreDevice:
@@ -89,6 +63,7 @@ class CoreDevice:
         recorder: Recorder,
         environment: Callable[[], dict[str, str]],
         run_folder: Path,
+        directory: CoreDirectory,
         profile: CoreProfile = "classic",
         stream_manager_port: int = 0,
     ) -> None:
@@ -103,11 +78,10 @@ class CoreDevice:
         self.run_folder = run_folder / self.thing
         self.profile = settings.profile or profile
         self.core: Core
-        self.broker: Broker | None = None
         self.link: CoreLink
-        self.mqtts_port = 0
-        self.bridged = 0
-        self._mappings: list[Mapping] = []
+        self.field: Field
+        self.bridge: Bridge
+        self.directory = directory
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self.streams = StreamManager(
             state=self.root / "work/aws.greengrass.StreamManager/streams.db", region=project.region,
@@ -124,6 +98,7 @@ class CoreDevice:
         self.link = CoreLink("127.0.0.1", self.iot.mqtts_port, self.thing, files.ca, files.cert, files.key)
         self._stops.append(self.link.stop)
         await self.link.connect()
+        self._make_field()
         secrets = CoreSecrets(lambda: self.environment()["AWS_ENDPOINT_URL"], self.project.region)
         self._stops.append(secrets.close)
         self.core = Core(
@@ -131,7 +106,8 @@ class CoreDevice:
             cloud=self.link, fetch_secret=secrets.fetch, credentials=credentials,
             key_material=Path(files.key).read_bytes(),
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
-            services={STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager()},
+            client_devices=self.field.auth,
+            services={BRIDGE: self.bridge, STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager()},
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
@@ -144,6 +120,18 @@ class CoreDevice:
         return LogManager(
             thing=self.thing, region=self.project.region, logs=self.root / "logs", work=work,
             aws=AwsCalls(self.project.region, self.environment), say=lambda level, text: self.say(text, level),
+        )  # fmt: skip
+
+    def _make_field(self) -> None:
+        self.field = Field(
+            root=self.root, iot=self.iot, link=self.link, manual=lambda: self.directory.connectivity(self.thing),
+            is_deployed=lambda name: name in self.core.configuration, span=self.recorder.span,
+            say=lambda level, text: self.say(text, level),
+        )  # fmt: skip
+        self._stops.append(self.field.stop)
+        self.bridge = Bridge(
+            lambda: self.core, self.field.broker, lambda level, text: self.say(f"bridge: {text}", level),
+            self.field.bridge_id,
         )  # fmt: skip
 
     async def deploy(self) -> None:
@@ -178,42 +166,7 @@ class CoreDevice:
 
     async def listen(self, host: str, port: int) -> int:
         """Serve client devices over mutual TLS. Raises OSError when the port is taken."""
-        self._mappings = read_mappings(self.core.configuration.document(BRIDGE))
-        broker = Broker(profile="standard", access=ClientDevices(self.iot))
-        self._stops.append(broker.stop)
-        self.broker = broker
-        for mapping in self._mappings:
-            await self._bridge(broker, mapping)
-        self.mqtts_port = await broker.listen(host, port, kind="mqtts", ssl=self.iot.server_context())
-        return self.mqtts_port
-
-    async def _bridge(self, broker: Broker, mapping: Mapping) -> None:
-        """Hear the mapping's source."""
-
-        def forward(message: LocalMessage | Publication) -> None:
-            self._pass(message.topic, message.payload, message.traceparent, mapping)
-
-        if mapping.source is Source.LOCAL_MQTT:
-            broker.add_listener(mapping.topic, lambda message: self._from_devices(message, mapping))
-        elif mapping.source is Source.PUBSUB:
-            self.core.subscribe_local(mapping.topic, forward, source=BRIDGE, others_only=True)
-        else:
-            await self.core.subscribe_to_cloud(mapping.topic, 1, forward)
-
-    def _from_devices(self, message: Publication, mapping: Mapping) -> None:
-        self.bridged += 1
-        self._pass(message.topic, message.payload, message.traceparent, mapping)
-
-    def _pass(self, topic: str, payload: bytes, traceparent: str | None, mapping: Mapping) -> None:
-        """One message to where its mapping points."""
-        topic = mapping.prefix + topic
-        if mapping.target is Source.PUBSUB:
-            self.core.publish_local(topic, payload, source=BRIDGE, traceparent=traceparent)
-        elif mapping.target is Source.IOT_CORE:
-            publication = Publication(topic, payload, qos=1, traceparent=traceparent)
-            self.core.publish_to_cloud(publication, BRIDGE)
-        elif self.broker is not None:
-            self.broker.publish(Publication(topic, payload, qos=1, traceparent=traceparent))
+        return await self.field.listen(host, port)
 
     def cloud_handle(self) -> CloudCore:
         """This core as deployments of the greengrassv2 API reach it."""
@@ -237,13 +190,14 @@ class CoreDevice:
             "root": str(self.root),
             "ipc_socket": str(self.core.ipc_socket),
             "stream_manager": self.streams.address,
-            "mqtts": f"127.0.0.1:{self.mqtts_port}",
+            "mqtts": f"127.0.0.1:{self.field.port}",
+            "ca": str(self.field.ca_file),
         }
 
     def stats(self) -> dict[str, Any]:
         """What the core itself counted."""
         return {
-            "bridged": self.bridged,
+            "bridged": self.bridge.from_devices,
             "connected": self.link.connected,
             "components": {status.name: status.state for status in self.core.components()},
         }

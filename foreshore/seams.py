@@ -81,6 +81,31 @@ class LogLine(NamedTuple):
     text: str
 
 
+class Connectivity(NamedTuple):
+    """One address of a core device, where client devices reach its broker (greengrassv2, ConnectivityInfo)."""
+
+    id: str
+    host: str
+    port: int
+    metadata: str = ""
+
+
+class CoreDirectory(Protocol):
+    """What greengrassv2 knows of core devices and the client devices associated with them. Names are thing names."""
+
+    def cores_of(self, client: str, /) -> set[str]:
+        """The core devices that a client device is associated with (BatchAssociateClientDeviceWithCoreDevice)."""
+        ...
+
+    def connectivity(self, core: str, /) -> list[Connectivity]:
+        """What UpdateConnectivityInfo said; [] when it was never called."""
+        ...
+
+    def on_connectivity(self, callback: Callable[[str], None], /) -> None:
+        """Call back with the core's name on every UpdateConnectivityInfo."""
+        ...
+
+
 class Publish(Protocol):
     """Put a message on the MQTT bus of IoT Core (as a service would: no policy is asked)."""
 

@@ -1,222 +1,221 @@
-"""aws.greengrass.clientdevices.Auth: which client devices a core knows, and what they may do. Pure.
+"""aws.greengrass.clientdevices.Auth: who a client device is, its sessions, and what it may do. No sockets.
 
-    deviceGroups: {formatVersion, definitions: {<group>: {selectionRule, policyName}},
-                   policies: {<policyName>: {<id>: {operations, resources, effect}}}}
-
-A selection rule is `thingName: <pattern>` joined by OR and AND (AND binds closer), with `*` in the pattern. Resources
-are `mqtt:clientId:…`, `mqtt:topic:…` and `mqtt:topicfilter:…` with `*` and `${iot:Connection.Thing.ThingName}`; a DENY
-wins. Source: Greengrass developer guide, "Client device auth".
+A device is let in when its certificate is registered, active and within its validity, and attached to the thing whose
+name is the MQTT client id: on a device the client id is the thing name. A certificate that the core's own CA signed is
+a component's, which may do anything. Sources: Greengrass developer guide, "Client device auth", "Authenticate and
+authorize client devices" (IPC); aws-greengrass-client-device-auth 2.5.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
+import base64
+import binascii
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from foreshore.errors import UserError
+from foreshore.greengrass.device_certificates import (
+    CertificateUpdate,
+    CoreAuthority,
+    NewKey,
+    ServerCertificates,
+    read_certificate_settings,
+)
+from foreshore.greengrass.device_groups import Group, is_allowed, read_groups
+from foreshore.greengrass.device_registry import DeviceRegistry
 
 NAME = "aws.greengrass.clientdevices.Auth"
 MAX_SESSIONS = 2500
-THING_VARIABLE = "${iot:Connection.Thing.ThingName}"
-_TERM = re.compile(r'\s*thingName\s*:\s*(?:"([^"]+)"|(\S+))\s*')
+MAX_THING_NAME = 128
+_PEM = "-----BEGIN CERTIFICATE-----"
 
 
-class Statement(NamedTuple):
-    """One statement of a policy, its resources as predicates over (thing name, resource)."""
+class Session(NamedTuple):
+    """A device that was let in. `thing` None: one of the core's own components."""
 
-    allows: bool
-    operations: frozenset[str]
-    resources: tuple[str, ...]
-
-
-class Group(NamedTuple):
-    """A device group: a rule (an OR of ANDs of name patterns) and its statements."""
-
-    rule: tuple[tuple[str, ...], ...]
-    statements: tuple[Statement, ...]
-
-
-class Certificate(NamedTuple):
-    """A broker's server certificate, PEM. `ca_certificates` are what it chains to."""
-
-    private_key: str
-    public_key: str
-    certificate: str
-    ca_certificates: list[str]
-
-
-def read_rule(text: str, where: str = "") -> tuple[tuple[str, ...], ...]:
-    """Parse a selection rule. Raises UserError with the place."""
-    alternatives = []
-    for part in re.split(r"\s+OR\s+", text.strip()):
-        names = []
-        for term in re.split(r"\s+AND\s+", part):
-            match = _TERM.fullmatch(term)
-            if match is None:
-                raise UserError(
-                    f"selection rule {text!r}: {term.strip()!r} is not `thingName: <pattern>`",
-                    code="selection-rule",
-                    where=where,
-                    mend="write thingName: NAME, with * for any characters, joined by OR and AND",
-                )
-            names.append(match[1] or match[2])
-        alternatives.append(tuple(names))
-    return tuple(alternatives)
-
-
-def read_groups(configuration: Mapping[str, Any]) -> list[Group]:
-    """Read `deviceGroups`. Raises UserError on a rule, operation or policy name that can't be."""
-    groups = _map(configuration.get("deviceGroups"), "deviceGroups")
-    policies = _map(groups.get("policies"), "deviceGroups.policies")
-    found = []
-    for name, definition in _map(groups.get("definitions"), "deviceGroups.definitions").items():
-        where = f"deviceGroups.definitions.{name}"
-        policy = str(_map(definition, where).get("policyName"))
-        if policy not in policies:
-            raise UserError(f"no policy {policy!r}", code="device-group", where=where, mend="add it under policies")
-        rule = read_rule(str(definition.get("selectionRule") or ""), where)
-        at = f"deviceGroups.policies.{policy}"
-        found.append(Group(rule, tuple(_statement(item, at) for item in _map(policies[policy], at).values())))
-    return found
-
-
-def _map(value: object, where: str) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise UserError("must be a map", code="device-group", where=where)
-    return value or {}
-
-
-def _texts(value: object, where: str) -> tuple[str, ...]:
-    items = value or []
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise UserError("must list strings", code="device-policy", where=where)
-    return tuple(items)
-
-
-def _statement(item: object, where: str) -> Statement:
-    members = _map(item, where)
-    operations = frozenset(_texts(members.get("operations"), where))
-    if not operations:
-        raise UserError("a statement needs operations", code="device-policy", where=where)
-    allows = str(members.get("effect", "ALLOW")).upper() == "ALLOW"
-    return Statement(allows, operations, _texts(members.get("resources"), where))
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern with `*` fits the whole text; linear in their lengths."""
-    parts = pattern.split("*")
-    if len(parts) == 1:
-        return pattern == text
-    if not text.startswith(parts[0]) or not text.endswith(parts[-1]):
-        return False
-    at, end = len(parts[0]), len(text) - len(parts[-1])
-    for part in parts[1:-1]:
-        found = text.find(part, at, end) if at <= end else -1
-        if found < 0:
-            return False
-        at = found + len(part)
-    return at <= end
-
-
-def is_allowed(groups: list[Group], thing: str, operation: str, resource: str) -> bool:
-    """Whether a thing's groups allow an operation (`mqtt:connect|publish|subscribe` or `mqtt:*`) on a resource."""
-    allowed = False
-    for group in groups:
-        if not any(all(matches(name, thing) for name in names) for names in group.rule):
-            continue
-        for statement in group.statements:
-            if _covers(statement, thing, operation, resource):
-                if not statement.allows:
-                    return False
-                allowed = True
-    return allowed
-
-
-def _covers(statement: Statement, thing: str, operation: str, resource: str) -> bool:
-    if not any(wanted in ("*", operation) or matches(wanted, operation) for wanted in statement.operations):
-        return False
-    return any(matches(pattern.replace(THING_VARIABLE, thing), resource) for pattern in statement.resources)
+    thing: str | None
+    certificate_id: str
 
 
 class ClientDeviceAuth:
-    """The `ClientDevices` of one core.
+    """The client device auth of one core.
 
-    `identify(pem)` gives the thing of an active certificate, or None; `certificate()` the local broker's; `new_token()`
-    a random session token. `configure` takes the component's configuration.
+    `new_token()` gives a random session token, `new_rsa()` an RSA key, `clock` seconds since the epoch. `on_change` is
+    called when what devices may do has changed, `on_authority` when the CA has.
     """
 
     def __init__(
         self,
-        identify: Callable[[str], Awaitable[str | None]],
-        certificate: Callable[[], Certificate],
+        registry: DeviceRegistry,
+        authority: CoreAuthority,
+        certificates: ServerCertificates,
+        *,
         new_token: Callable[[], str],
+        new_rsa: NewKey,
+        clock: Callable[[], float],
     ) -> None:
-        self._identify = identify
-        self._certificate = certificate
+        self.registry = registry
+        self.authority = authority
+        self.certificates = certificates
+        self.is_deployed = False
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_authority: Callable[[], None] = lambda: None
         self._new_token = new_token
+        self._new_rsa = new_rsa
+        self._clock = clock
         self._groups: list[Group] = []
-        self._sessions: dict[str, str] = {}
-        self._listeners: list[Callable[[dict[str, object]], None]] = []
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._capacity = MAX_SESSIONS
 
-    def configure(self, configuration: Mapping[str, Any]) -> None:
-        """Take the groups. Raises UserError, and then nothing is allowed."""
-        self._groups = []
-        self._groups = read_groups(configuration)
+    # A service of the core's
 
-    def certificate_updates(self, send: Callable[[dict[str, object]], None]) -> Callable[[], None]:
-        """Send CertificateUpdateEvent now and on every rotation."""
-        self._listeners.append(send)
-        send(self._event())
+    async def configure(self, configuration: Mapping[str, Any] | None) -> None:
+        """Take the component's configuration; None: it is not deployed. Raises UserError or NotEmulated, and then what
+        the configuration says of groups and certificates stays as it was."""
+        given = configuration or {}
+        self.is_deployed = configuration is not None
+        if not self.is_deployed:
+            self._groups = []
+        try:
+            await self._use_authority(given)
+            self._capacity = _whole(given, "performance", "maxActiveAuthTokens", MAX_SESSIONS)
+            self.registry.trust_s = 60.0 * _whole(given, "security", "clientDeviceTrustDurationMinutes", 1)
+            self._groups = read_groups(given)
+        finally:
+            self.on_change()
 
-        def stop() -> None:
-            if send in self._listeners:
-                self._listeners.remove(send)
+    async def _use_authority(self, configuration: Mapping[str, Any]) -> None:
+        before = self.authority.settings
+        settings = read_certificate_settings(configuration)
+        is_another = await self.authority.use(settings, datetime.fromtimestamp(self._clock(), UTC), self._new_rsa)
+        if is_another:
+            self.on_authority()
+        if is_another or settings.validity_s != before.validity_s:
+            self.certificates.rotate("the configuration changed")
 
-        return stop
+    async def start(self) -> None:
+        """Nothing to start: brokers ask for certificates when they listen."""
 
-    def rotated(self) -> None:
-        """The broker has another certificate: tell everybody."""
-        for send in list(self._listeners):
-            send(self._event())
+    async def stop(self) -> None:
+        """Close the registry."""
+        self.registry.close()
 
-    def _event(self) -> dict[str, object]:
-        found = self._certificate()
-        return {
-            "certificateUpdate": {
-                "privateKey": found.private_key,
-                "publicKey": found.public_key,
-                "certificate": found.certificate,
-                "caCertificates": found.ca_certificates,
-            }
-        }
+    # Who it is
 
-    async def verify(self, certificate_pem: str) -> bool:
-        """Whether the certificate is active and some thing's."""
-        return await self._identify(certificate_pem) is not None
+    def verify(self, certificate_pem: str) -> bool:
+        """Whether the certificate is a component's, or registered, active and within its validity.
 
-    async def token(self, credential: Mapping[str, str]) -> str:
-        """A session for an MQTT credential. Raises PermissionError unless its certificate is a client device's that may
-        connect with its client id."""
+        Raises ValueError for text that is no base64.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(as_pem(certificate_pem).encode())
+        except binascii.Error as error:
+            raise ValueError("Unable to convert certificate PEM") from error
+        except ValueError:
+            return False
+        return self.authority.is_issuer_of(certificate) or self._is_active(certificate)
+
+    def identify(self, der: bytes) -> str:
+        """The id of a certificate that is active, or a component's. Raises PermissionError saying why not."""
+        certificate, identifier = _read(der)
+        if not self.authority.is_issuer_of(certificate) and not self._is_active(certificate):
+            raise PermissionError("Certificate is not active")
+        return identifier
+
+    def admit(self, der: bytes, client_id: str) -> Session:
+        """A session for a certificate and a client id. Raises PermissionError saying why not."""
+        certificate, identifier = _read(der)
+        if self.authority.is_issuer_of(certificate):
+            return Session(None, identifier)
+        if len(client_id) > MAX_THING_NAME:
+            raise PermissionError("Thing name is too long")
+        if not self._is_active(certificate):
+            raise PermissionError("Certificate is not active")
+        if not self.registry.is_attached(client_id, identifier):
+            raise PermissionError(f"the certificate is not attached to a thing named {client_id!r}, the client id")
+        return Session(client_id, identifier)
+
+    def _is_active(self, certificate: x509.Certificate) -> bool:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+            return False
+        return self.registry.is_active(hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest())
+
+    def may(self, session: Session, operation: str, resource: str) -> bool:
+        """Whether a session's device may. Raises ValueError for an operation and a resource of two services."""
+        return session.thing is None or is_allowed(self._groups, session.thing, operation, resource)
+
+    # What components ask over IPC
+
+    def token(self, credential: Mapping[str, str]) -> str:
+        """A session for an MQTT credential. Raises PermissionError unless its certificate is the client id's thing's,
+        ValueError for a certificate that is no base64."""
         pem, client_id = credential.get("certificatePem"), credential.get("clientId")
         if not pem or not client_id:
             raise PermissionError("clientId and certificatePem are required")
-        thing = await self._identify(pem)
-        if thing is None:
-            raise PermissionError("Verify client device identity failed")
-        if not is_allowed(self._groups, thing, "mqtt:connect", f"mqtt:clientId:{client_id}"):
-            raise PermissionError(f"{thing} may not connect as {client_id}")
+        try:
+            der = x509.load_pem_x509_certificate(as_pem(pem).encode()).public_bytes(Encoding.DER)
+        except binascii.Error as error:
+            raise ValueError("Unable to convert certificate PEM") from error
+        except ValueError as error:
+            raise PermissionError("Certificate is invalid") from error
         token = self._new_token()
-        if len(self._sessions) >= MAX_SESSIONS:
-            # The oldest session goes, as in the session manager's LRU cache.
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[token] = thing
+        self._sessions[token] = self.admit(der, client_id)
+        while len(self._sessions) > self._capacity:
+            self._sessions.popitem(last=False)
         return token
 
     def authorize(self, token: str, operation: str, resource: str) -> bool:
-        """Whether the session's device may. Raises KeyError on a token that is not known."""
-        return is_allowed(self._groups, self._sessions[token], operation, resource)
+        """Whether the session's device may. Raises KeyError on a token that is not known, ValueError as `may`."""
+        session = self._sessions[token]
+        self._sessions.move_to_end(token)
+        return self.may(session, operation, resource)
 
-    def may(self, thing: str, operation: str, resource: str) -> bool:
-        """The same for a device known by its thing name (the core's own broker asks this)."""
-        return is_allowed(self._groups, thing, operation, resource)
+    async def certificate_updates(
+        self, component: str, send: Callable[[dict[str, object]], None]
+    ) -> Callable[[], None]:
+        """Send CertificateUpdateEvent now and on every rotation, always of one key pair; gives the way to stop."""
+        key = await self._new_rsa()
+        return self.certificates.add(component, key, lambda update: send(_event(update)))
+
+
+def _read(der: bytes) -> tuple[x509.Certificate, str]:
+    try:
+        return x509.load_der_x509_certificate(der), hashlib.sha256(der).hexdigest()
+    except ValueError as error:
+        raise PermissionError("Certificate is invalid") from error
+
+
+def as_pem(text: str) -> str:
+    """A certificate's PEM, whose boundaries may be missing. Raises binascii.Error."""
+    if text.startswith(_PEM):
+        return text
+    # As Java's MIME decoder: what is no base64 letter is passed over.
+    body = base64.encodebytes(base64.b64decode(text)).decode()
+    return f"{_PEM}\n{body}-----END CERTIFICATE-----\n"
+
+
+def _event(update: CertificateUpdate) -> dict[str, object]:
+    return {
+        "certificateUpdate": {
+            "privateKey": update.private_key,
+            "publicKey": update.public_key,
+            "certificate": update.certificate,
+            "caCertificates": update.ca_certificates,
+        }
+    }
+
+
+def _whole(configuration: Mapping[str, Any], section: str, name: str, default: int) -> int:
+    members = configuration.get(section)
+    value = members.get(name) if isinstance(members, Mapping) else None
+    try:
+        return min(max(1, int(str(value))), 2**31 - 2) if value is not None else default
+    except ValueError as error:
+        raise UserError(f"{value!r} is no number", code="client-devices", where=f"{section}.{name}") from error

@@ -26,7 +26,9 @@ PROVIDED: Mapping[str, str] = {
     "aws.greengrass.telemetry.NucleusEmitter": "1.0.11",
     "aws.greengrass.DiskSpooler": "1.0.5",
     "aws.greengrass.clientdevices.Auth": "2.5.0",
+    "aws.greengrass.clientdevices.IPDetector": "2.2.0",
     "aws.greengrass.clientdevices.mqtt.Bridge": "2.3.2",
+    "aws.greengrass.clientdevices.mqtt.EMQX": "2.0.1",
     "aws.greengrass.clientdevices.mqtt.Moquette": "2.3.7",
 }
 

@@ -148,7 +148,6 @@ class Core:
             self.lifecycle: Components = (self._factory or StaticComponents)(self._context(environment))
             await self._listen()
             self.cloud.start()
-            self._configure_devices()
             await self.services.start()
             await self.lifecycle.start()
         except BaseException:
@@ -188,6 +187,8 @@ class Core:
             own[SECRET_MANAGER] = self.secrets
         if self._shadow_manager is not None:
             own[SHADOW_MANAGER] = self._shadow_manager
+        if self.client_devices is not None:
+            own[CLIENT_DEVICES] = self.client_devices
         return own
 
     def _deployed(self, component: str) -> dict[str, object] | None:
@@ -272,15 +273,6 @@ class Core:
             for name in self.configuration.components():
                 self._load_policies(name)
 
-    def _configure_devices(self) -> None:
-        """Give client device auth its groups; a mistake in them is said, and then no device is allowed anything."""
-        if self.client_devices is None:
-            return
-        try:
-            self.client_devices.configure(self.configuration.document(CLIENT_DEVICES))
-        except UserError as error:
-            self.say(CLIENT_DEVICES, "ERROR", str(error))
-
     def _on_plugin(self, component: str, plugin: str) -> None:
         """Say once what a device would have refused: an operation of a component of AWS's that is not deployed."""
         if (component, plugin) in self._told or self.profile == "lite" or component == plugin:
@@ -300,8 +292,6 @@ class Core:
         self._effective.changed()
         if change.component == NUCLEUS:
             self._configure_nucleus(change)
-        if change.component == CLIENT_DEVICES:
-            self._configure_devices()
         self.services.changed(change.component)
         if not change.path or change.path[0].lower() == "accesscontrol":
             self._load_policies(change.component)

@@ -227,6 +227,28 @@ class Authority:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
 
+    def endorse(self, ca: x509.Certificate, now: int) -> str:
+        """Vouch for another CA: its name and key signed by this one, so that who trusts `ca.pem` trusts it too.
+
+        `now` is in seconds since the epoch. Gives PEM, to be sent after the server's certificate.
+        """
+        subject = x509.SubjectKeyIdentifier.from_public_key(ca.public_key())
+        issuer = self.ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        return pem_of(
+            x509.CertificateBuilder()
+            .subject_name(ca.subject)
+            .issuer_name(self.ca.subject)
+            .public_key(ca.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.fromtimestamp(now, UTC) - _DAY)
+            .not_valid_after(min(ca.not_valid_after_utc, self.ca.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(ca=True), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
+            .add_extension(subject, critical=False)
+            .sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
+        )
+
     def issue(
         self, now: datetime, *, common_name: str = "AWS IoT Certificate", until: datetime | None = None
     ) -> Issued:

@@ -316,15 +316,17 @@ class IotCore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def server_context(self) -> ssl_module.SSLContext:
-        """A TLS context that asks for a client certificate and accepts what the registry may know.
+    def server_context(self, *, has_certificate: bool = True) -> ssl_module.SSLContext:
+        """A TLS context that asks for a client certificate and accepts what the registry may know. Without
+        `has_certificate` its server certificate is for the caller to load.
 
         Device certificates that were registered without a CA are trusted one by one (partial chains); whether a
         certificate is known and ACTIVE is decided at CONNECT.
         """
         context = ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl_module.TLSVersion.TLSv1_2
-        context.load_cert_chain(self.authority.server_certificate, self.authority.server_key)
+        if has_certificate:
+            context.load_cert_chain(self.authority.server_certificate, self.authority.server_key)
         context.verify_mode = ssl_module.CERT_OPTIONAL
         context.verify_flags |= ssl_module.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(self.authority.ca_path)

@@ -6,6 +6,7 @@ Source: AWS IoT Greengrass V2 API reference.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from foreshore.errors import AwsError
@@ -23,6 +24,7 @@ class Cores:
         self._ground = ground
         self._store = ground.store
         self._things_of = things_of
+        self.connectivity_listeners: list[Callable[[str], None]] = []
 
     def operations(self) -> dict[str, OperationHandler]:
         """The operations by name."""
@@ -174,6 +176,8 @@ class Cores:
             {key.lower()[:1] + key[1:]: value for key, value in entry.items()} for entry in params["connectivityInfo"]
         ]
         self._store.put("connectivity", thing, {"connectivityInfo": entries, "version": version})
+        for tell in self.connectivity_listeners:
+            tell(thing)
         return {"version": version, "message": "Connectivity info updated."}
 
     # The account's service role: kept and shown; local cores need none.

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from foreshore.errors import AwsError, ForeshoreError, UserError
 from foreshore.greengrass.cloud.artifacts import Artifacts, FetchObject
 from foreshore.greengrass.cloud.components import Components
+from foreshore.greengrass.cloud.connectivity import Directory
 from foreshore.greengrass.cloud.control import control_plane
 from foreshore.greengrass.cloud.cores import Cores
 from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, document_text
@@ -79,6 +80,7 @@ class GreengrassCloud:
         self.components = Components(ground, self.artifacts, lambda_code)
         self.deployments = Deployments(ground, self.components, things_of, self._wake)
         self.cores = Cores(ground, things_of)
+        self.directory = Directory(self.cores)
         self._service = control_plane(self.components, self.deployments, self.cores)
         self._say = say
         self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}

@@ -31,5 +31,5 @@ def mqtt_credential(request: dict[str, Any]) -> dict[str, str]:
     document = request.get("credential")
     credential = document.get("mqttCredential") if isinstance(document, dict) else None
     if not credential:
-        raise invalid_arguments("Credential must hold an mqttCredential")
+        raise invalid_arguments("Invalid client device credentials")
     return {key: value for key, value in credential.items() if isinstance(value, str)}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from foreshore.greengrass.ipc.client_device_access import DOCUMENT, PLUGIN, mqtt_credential, open_devices
-from foreshore.greengrass.ipc.operation import Call, IpcError, Member, Operation, Reply
+from foreshore.greengrass.ipc.operation import Call, IpcError, Member, Operation, Reply, invalid_arguments
 
 
-async def handle(call: Call) -> Reply:
+def handle(call: Call) -> Reply:
     """Make a session, or InvalidCredentialError."""
     devices = open_devices(call, "GetClientDeviceAuthToken")
     try:
-        token = await devices.token(mqtt_credential(call.request))
+        token = devices.token(mqtt_credential(call.request))
+    except ValueError as error:
+        raise invalid_arguments(str(error)) from error
     except PermissionError as error:
-        raise IpcError("InvalidCredentialError", str(error) or "Invalid client device credentials") from error
+        why = "Unable to authenticate the client device with the given credentials. Check Greengrass log for details."
+        call.core.say(PLUGIN, "ERROR", f"a client device is refused: {error}")
+        raise IpcError("InvalidCredentialError", why) from error
     return {"clientDeviceAuthToken": token}
 
 

@@ -76,22 +76,31 @@ class Shadows(Protocol):
 class ClientDevices(Protocol):
     """Client device auth of one core (aws.greengrass.clientdevices.Auth)."""
 
-    def configure(self, configuration: Mapping[str, Any], /) -> None:
-        """Take the component's configuration. Raises UserError."""
+    async def configure(self, configuration: Mapping[str, Any] | None, /) -> None:
+        """Take the component's configuration; None: it is not deployed. Raises UserError."""
         ...
 
-    def certificate_updates(self, send: Callable[[dict[str, object]], None], /) -> Callable[[], None]:
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def certificate_updates(
+        self, component: str, send: Callable[[dict[str, object]], None], /
+    ) -> Callable[[], None]:
         """Send CertificateUpdateEvent now and on every rotation; gives the way to stop."""
         ...
 
-    async def verify(self, certificate_pem: str, /) -> bool: ...
+    def verify(self, certificate_pem: str, /) -> bool:
+        """Raises ValueError for what is no certificate's text."""
+        ...
 
-    async def token(self, credential: Mapping[str, str], /) -> str:
-        """A session token for an MQTT credential. Raises PermissionError when the device is not one of ours."""
+    def token(self, credential: Mapping[str, str], /) -> str:
+        """A session token for an MQTT credential. Raises PermissionError when the device is not one of ours, ValueError
+        for what is no certificate's text."""
         ...
 
     def authorize(self, token: str, operation: str, resource: str, /) -> bool:
-        """Raises KeyError on an unknown or expired token."""
+        """Raises KeyError on an unknown token, ValueError for an operation and a resource of two services."""
         ...
 
 
@@ -134,6 +143,10 @@ class Services(Protocol):
         ...
 
     def put_metric(self, component: str, name: str, unit: str, value: float, /) -> None: ...
+
+    def say(self, component: str, level: str, text: str, /) -> None:
+        """One line of the core's own log."""
+        ...
 
     def create_debug_password(self) -> tuple[str, str, float]:
         """User name, password, and expiry in seconds since the epoch."""

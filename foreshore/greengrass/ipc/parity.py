@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from foreshore.greengrass.ipc import OPERATIONS
 
-_DEVICES = ("partly", "selection rules on thingName and policies; NotEmulated on a core without a local broker")
 NOTES: dict[str, tuple[str, str]] = {
     "SubscribeToIoTCoreConnectionStatus": (
         "partly",
@@ -17,10 +16,7 @@ NOTES: dict[str, tuple[str, str]] = {
         "cloudSecrets with labels, refresh, periodicRefreshIntervalMin, kept encrypted for offline use; where the "
         "component is not deployed, read from the backend on each call",
     ),
-    "SubscribeToCertificateUpdates": _DEVICES,
-    "VerifyClientDeviceIdentity": _DEVICES,
-    "GetClientDeviceAuthToken": _DEVICES,
-    "AuthorizeClientDeviceAction": _DEVICES,
+    "GetClientDeviceAuthToken": ("partly", "verifies the certificate itself, where a device wants that done first"),
 }
 
 

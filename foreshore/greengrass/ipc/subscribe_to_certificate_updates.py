@@ -6,10 +6,10 @@ from foreshore.greengrass.ipc.client_device_access import PLUGIN, open_devices
 from foreshore.greengrass.ipc.operation import EMPTY, Call, Member, Operation, Reply, one_of, structure
 
 
-def handle(call: Call) -> Reply:
-    """Subscribe; the first event is the certificate in use."""
+async def handle(call: Call) -> Reply:
+    """Subscribe; the first event is a certificate made for this subscription."""
     devices = open_devices(call, "SubscribeToCertificateUpdates")
-    call.on_close(devices.certificate_updates(call.send))
+    call.on_close(await devices.certificate_updates(call.component, call.send))
     return EMPTY
 
 

@@ -14,13 +14,16 @@ from foreshore.greengrass.ipc.operation import (
 )
 
 
-async def handle(call: Call) -> Reply:
+def handle(call: Call) -> Reply:
     """Verify a PEM certificate."""
     devices = open_devices(call, "VerifyClientDeviceIdentity")
     certificate = (call.request.get("credential") or {}).get("clientDeviceCertificate")
     if not certificate:
         raise invalid_arguments("Client device certificate is required")
-    return {"isValidClientDevice": await devices.verify(certificate)}
+    try:
+        return {"isValidClientDevice": devices.verify(certificate)}
+    except ValueError as error:
+        raise invalid_arguments(str(error)) from error
 
 
 _CREDENTIAL = structure({"clientDeviceCertificate": Member(text)})

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreshore.errors import AwsError, UserError
-from foreshore.greengrass.client_devices import Certificate, ClientDeviceAuth
 from foreshore.greengrass.components import CoreContext
 from foreshore.greengrass.eventstream import INT32, STRING, Header, encode
 from foreshore.greengrass.static_components import StaticComponents
 from foreshore.http import Client, Request
+from tests.greengrass.test_client_devices import World
 
 KEYS = {"AccessKeyId": "A", "SecretAccessKey": "S", "Token": "T", "Expiration": "2030-01-01T00:00:00Z"}
 
@@ -173,10 +173,9 @@ def test_any_configuration_of_awss_components_is_survived(rig, run, tmp_path) ->
 
     collect()
     components = ("c", "aws.greengrass.Nucleus", "aws.greengrass.ShadowManager", "aws.greengrass.clientdevices.Auth")
-    auth = ClientDeviceAuth(lambda pem: asyncio.sleep(0), lambda: Certificate("", "", "", []), lambda: "t")
 
     async def scenario() -> None:
-        async with rig(root=tmp_path, client_devices=auth) as running:
+        async with rig(root=tmp_path, client_devices=World(tmp_path / "auth").auth) as running:
             for number, document in enumerate(documents):
                 for component in components:
                     running.core.configuration.apply(
@@ -184,7 +183,7 @@ def test_any_configuration_of_awss_components_is_survived(rig, run, tmp_path) ->
                     )
             client = await running.raw("c")
             assert (await client.ask(1, "GetConfiguration", {"componentName": "nope"}))[0] == "ResourceNotFoundError"
-        async with rig(root=tmp_path, client_devices=auth) as running:
+        async with rig(root=tmp_path, client_devices=World(tmp_path / "auth").auth) as running:
             assert running.core.configuration.components()
 
     run(scenario())
