@@ -265,7 +265,9 @@ class App:
         from foreshore.greengrass.cloud.service import GreengrassCloud
 
         def things_of(kind: str, name: str) -> list[str]:
-            return iot.groups.things_in(name) if kind == "thinggroup" else [iot.registry.find(name)["thingName"]]
+            if kind == "thinggroup":
+                return iot.groups.things_in(name, recursive=True)
+            return [iot.registry.find(name)["thingName"]]
 
         objects = Objects(lambda: str(self.endpoints["aws"]), self.project.region)
         self._stops.append(objects.close)

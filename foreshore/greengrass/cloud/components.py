@@ -26,7 +26,8 @@ _ARN = re.compile(
     r"^arn:[^:]*:greengrass:[^:]*:(?P<account>[^:]*):components:(?P<name>[^:]+)(:versions:(?P<version>[^:]+))?$"
 )
 REQUESTED = {"componentState": "REQUESTED", "message": "NONE", "errors": {}}
-"""What CreateComponentVersion answers; the version is DEPLOYABLE, or FAILED, when it is described next."""
+"""What CreateComponentVersion answers; the version is DEPLOYABLE when it is described next."""
+DEPLOYABLE = {"componentState": "DEPLOYABLE", "message": "NONE", "errors": {}}
 
 
 class Components:
@@ -52,7 +53,10 @@ class Components:
         }
 
     async def create(self, params: Params, context: CallContext) -> Params:
-        """CreateComponentVersion. A recipe whose artifacts can't be read makes a version that is FAILED."""
+        """CreateComponentVersion. An artifact that can't be read is refused at once, as AWS does.
+
+        Source: developer guide, "Troubleshooting AWS IoT Greengrass V2", cloud issues.
+        """
         if (params.get("inlineRecipe") is None) == (params.get("lambdaFunction") is None):
             raise AwsError("ValidationException", "Either inlineRecipe or lambdaFunction must be given.", 400)
         token = params.get("clientToken")
@@ -65,11 +69,8 @@ class Components:
             recipe, document = self._of_lambda(params["lambdaFunction"])
         name, version = recipe.name, str(recipe.version)
         self._refuse_known(name, version)
-        errors = await self._add_digests(document)
+        await self._add_digests(document)
         self._refuse_known(name, version)
-        status: Item = {"componentState": "FAILED" if errors else "DEPLOYABLE", "message": "NONE", "errors": errors}
-        if errors:
-            status["message"] = "The artifacts of the component can't be read."
         item = {
             "arn": self.arn(name, version),
             "componentName": name,
@@ -77,7 +78,7 @@ class Components:
             "creationTimestamp": self._ground.clock(),
             "publisher": recipe.publisher,
             "description": recipe.description,
-            "status": status,
+            "status": DEPLOYABLE,
             "platforms": [
                 {"name": each.name, "attributes": dict(each.platform)} if each.name else {"attributes": each.platform}
                 for each in recipe.manifests
@@ -105,21 +106,27 @@ class Components:
         extra = {"resourceId": f"{name}:{version}", "resourceType": "ComponentVersion"}
         raise AwsError("ConflictException", f"Component [{name} : {version}] already exists.", 409, extra)
 
-    async def _add_digests(self, document: Item) -> dict[str, str]:
-        """Put Digest and Algorithm into every artifact; give what went wrong, by URI."""
-        errors: dict[str, str] = {}
+    async def _add_digests(self, document: Item) -> None:
+        """Put Digest and Algorithm into every artifact. Raises AwsError that names all that can't be read."""
+        unread: list[str] = []
         for artifact in _artifacts(document):
             uri = str(_field(artifact, "uri") or "")
             try:
                 body = await self._artifacts.read(uri)
             except AwsError as error:
-                errors[uri] = f"{error.code}: {error.message}"
+                if error.status >= 500:
+                    raise
+                unread.append(uri)
                 continue
             for key in [key for key in artifact if key.lower() in ("digest", "algorithm")]:
                 del artifact[key]
             artifact["Digest"] = digest_of(body)
             artifact["Algorithm"] = "SHA-256"
-        return errors
+        if unread:
+            what = ", ".join(f"{uri} = Specified artifact resource cannot be accessed" for uri in unread)
+            raise AwsError(
+                "ValidationException", f"Invalid Input: Encountered following errors in Artifacts: {{{what}}}"
+            )
 
     def arn(self, name: str, version: str) -> str:
         """A component version's ARN."""
@@ -160,7 +167,7 @@ class Components:
             "creationTimestamp": 0.0,
             "publisher": "AWS",
             "description": "",
-            "status": {"componentState": "DEPLOYABLE", "message": "NONE", "errors": {}},
+            "status": DEPLOYABLE,
             "platforms": [{"attributes": {"os": "linux"}}],
             "tags": {},
             "recipe": json.dumps(recipe),
@@ -207,12 +214,9 @@ class Components:
         return {"components": [_summary(latest[name]) for name in page], "nextToken": token}
 
     def list_versions(self, params: Params, context: CallContext) -> Params:
-        """ListComponentVersions, newest first."""
+        """ListComponentVersions, newest first; of a component that is not there, none."""
         account, name, _ = _read_arn(params["arn"])
         found = [self._public(name)] if account == "aws" and name in PROVIDED else self.versions_of(name)
-        if not found:
-            raise AwsError("ResourceNotFoundException", f"Component [{name}] does not exist.", 404,
-                           {"resourceId": params["arn"], "resourceType": "Component"})  # fmt: skip
         ranks = {each["componentVersion"]: f"{rank:06d}" for rank, each in enumerate(found)}
         page, token = paginate(
             found, params.get("nextToken"), params.get("maxResults"),
@@ -254,16 +258,20 @@ class Components:
             ranges = [Range.parse(text) for text in (candidate.get("versionRequirements") or {}).values()]
         except BadVersion as error:
             raise AwsError("ValidationException", str(error), 400) from None
+        what = f"No version of Component {name} satisfies its requirements"
         for item in self.versions_of(name):
             version = Version.parse(item["componentVersion"])
-            fits = select_manifest(parse(item["recipe"], item["arn"]), platform) is not None
-            if item["status"]["componentState"] == "DEPLOYABLE" and fits and all(r.accepts(version) for r in ranges):
+            if not all(wanted.accepts(version) for wanted in ranges):
+                continue
+            if select_manifest(parse(item["recipe"], item["arn"]), platform) is None:
+                what = f"The latest version of Component {name} doesn't claim platform {platform} compatibility"
+            else:
                 return {
                     "arn": item["arn"], "componentName": name, "componentVersion": item["componentVersion"],
                     "recipe": item["recipe"].encode(), "vendorGuidance": "ACTIVE",
                 }  # fmt: skip
-        raise AwsError("ResourceNotFoundException", f"No version of {name} fits requirements and platform.", 404,
-                       {"resourceId": name, "resourceType": "ComponentVersion"})  # fmt: skip
+        extra = {"resourceId": name, "resourceType": "ComponentVersion"}
+        raise AwsError("ResourceNotFoundException", what, 404, extra)
 
 
 def _summary(latest: Item) -> Item:

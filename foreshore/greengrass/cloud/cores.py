@@ -73,11 +73,12 @@ class Cores:
         return {key: value for key, value in self.find(params["coreDeviceThingName"]).items() if key != "installed"}
 
     def list_cores(self, params: Params, context: CallContext) -> Params:
-        """ListCoreDevices, by thing group, status and runtime."""
+        """ListCoreDevices, by status, runtime, and a thing group whose deployment they carried out, members or not."""
         items = self._store.all("core")
         if params.get("thingGroupArn"):
-            members = self._things_of(*read_target(params["thingGroupArn"]))
-            items = [each for each in items if each["coreDeviceThingName"] in members]
+            self._things_of(*read_target(params["thingGroupArn"]))
+            done = {each["thing"] for each in self._store.all("group-core", params["thingGroupArn"] + " ")}
+            items = [each for each in items if each["coreDeviceThingName"] in done]
         for name in ("status", "runtime"):
             if params.get(name):
                 items = [each for each in items if each[name] == params[name]]

@@ -224,8 +224,13 @@ class Deployments:
 
     def succeed(self, execution: Item, reason: str) -> None:
         """A core is done: COMPLETED for a deployment to a thing, SUCCEEDED for one to a group, as AWS says it."""
-        kind, _ = read_target(execution["targetArn"])
-        self.set_execution(execution, "COMPLETED" if kind == "thing" else "SUCCEEDED", reason)
+        target, thing = execution["targetArn"], execution["thing"]
+        if read_target(target)[0] == "thing":
+            self.set_execution(execution, "COMPLETED", reason)
+            return
+        with self._store.database.transaction():
+            self._store.put("group-core", f"{target} {thing}", {"thing": thing})
+            self.set_execution(execution, "SUCCEEDED", reason)
 
     def expire(self) -> None:
         """Make executions TIMED_OUT whose time is over."""
@@ -300,7 +305,11 @@ class Deployments:
         )
         return {
             "effectiveDeployments": [
-                {key: value for key, value in each.items() if key not in ("thing", "begun") and value != ""}
+                {
+                    key: value
+                    for key, value in each.items()
+                    if key not in ("thing", "begun") and (key != "reason" or value)
+                }
                 for each in page
             ],
             "nextToken": token,

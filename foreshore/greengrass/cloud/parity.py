@@ -5,7 +5,7 @@ ROWS: list[tuple[str, str, str]] = [
         "Component versions",
         "yes",
         "inline recipes with artifacts in S3 and their digests; Lambda functions (Python) become generic components on "
-        "the Lambda host, for classic and lite; DEPLOYABLE or FAILED as soon as CreateComponentVersion returns",
+        "the Lambda host, for classic and lite; DEPLOYABLE as soon as CreateComponentVersion returns",
     ),
     (
         "Deployments to things and thing groups",

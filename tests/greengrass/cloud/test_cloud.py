@@ -146,6 +146,13 @@ def test_component_versions(edge):
     platform = {"attributes": {"os": "linux", "architecture": "amd64"}}
     resolved = client.resolve_component_candidates(platform=platform, componentCandidates=[candidate])
     assert resolved["resolvedComponentVersions"][0]["componentVersion"] == "1.9.0"
+    candidate["versionRequirements"]["y"] = ">=1.10.0"
+    refused(
+        "ResourceNotFoundException",
+        client.resolve_component_candidates,
+        platform=platform,
+        componentCandidates=[candidate],
+    )
     client.tag_resource(resourceArn=arn, tags={"c": "d"})
     client.untag_resource(resourceArn=arn, tagKeys=["a"])
     assert client.list_tags_for_resource(resourceArn=arn)["tags"] == {"c": "d"}
@@ -153,14 +160,16 @@ def test_component_versions(edge):
     refused("ResourceNotFoundException", client.describe_component, arn=arn)
 
 
-def test_a_missing_artifact_fails_the_version(edge):
+def test_a_missing_artifact_is_refused(edge):
     client = edge.boto3("greengrassv2")
     body = recipe("com.example.bad", "1.0.0", artifacts=["s3://nowhere/main.py"])
-    made = client.create_component_version(inlineRecipe=body)
-    status = client.describe_component(arn=made["arn"])["status"]
-    assert status["componentState"] == "FAILED" and "s3://nowhere/main.py" in status["errors"]
-    wish = {"com.example.bad": {"componentVersion": "1.0.0"}}
-    refused("ValidationException", client.create_deployment, targetArn=f"{ACCOUNT}thing/core-1", components=wish)
+    said = refused("ValidationException", client.create_component_version, inlineRecipe=body)
+    assert said == (
+        "Invalid Input: Encountered following errors in Artifacts: "
+        "{s3://nowhere/main.py = Specified artifact resource cannot be accessed}"
+    )
+    bare = "arn:aws:greengrass:us-east-1:000000000000:components:com.example.bad"
+    assert client.list_component_versions(arn=bare)["componentVersions"] == []
 
 
 def test_what_a_deployment_refuses(edge, thing):
