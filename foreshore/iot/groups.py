@@ -192,7 +192,7 @@ class ThingGroups:
             "version": group["version"],
             "thingGroupProperties": {
                 "thingGroupDescription": group.get("description"),
-                "attributePayload": {"attributes": group["attributes"]},
+                **({"attributePayload": {"attributes": group["attributes"]}} if group["attributes"] else {}),
             },
             "thingGroupMetadata": {
                 "parentGroupName": group.get("parent"),

@@ -161,7 +161,9 @@ class PolicyResources:
         name = document["policyName"]
         if self.targets.to(name):
             raise AwsError(
-                "DeleteConflictException", f"The policy is attached to one or more principals (name={name})", 409
+                "DeleteConflictException",
+                f"The policy cannot be deleted as the policy is attached to one or more principals (name={name})",
+                409,
             )
         if len(document["versions"]) > 1:
             raise AwsError(

@@ -346,7 +346,9 @@ class Registry:
 
     def list_principals(self, params: Params, context: CallContext) -> Document:
         """ListThingPrincipals."""
-        self.find(params["thingName"])
+        if params["thingName"] not in self.things:
+            text = "because the thing does not exist in your account"
+            raise AwsError("ResourceNotFoundException", f"Failed to list principals for thing {params['thingName']} {text}", 404)  # fmt: skip  # noqa: E501
         return tokens(self.principals.of(params["thingName"]), params, "principals")
 
     def list_principals_v2(self, params: Params, context: CallContext) -> Document:

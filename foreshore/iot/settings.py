@@ -136,14 +136,16 @@ class Settings:
     def _find_domain(self, name: str) -> Document:
         found = self.domains.get(name)
         if found is None:
-            raise AwsError("ResourceNotFoundException", f"The domain configuration {name} does not exist.", 404)
+            raise AwsError("ResourceNotFoundException", "The specified resource does not exist.", 404)
         return found
 
     def create_domain(self, params: Params, context: CallContext) -> Document:
         """CreateDomainConfiguration. Its authorizer is in force for connections whose SNI is its name."""
         name = params["domainConfigurationName"]
         if name in self.domains:
-            raise AwsError("ResourceAlreadyExistsException", f"The domain configuration {name} exists already.", 409)
+            raise AwsError(
+                "ResourceAlreadyExistsException", "Domain configuration with given name already exists.", 409
+            )
         if params.get("serverCertificateArns"):
             raise NotEmulated("server certificates of custom domains", "The local CA signs for all endpoints.")
         document = {key: value for key, value in params.items() if key != "tags"}
