@@ -154,12 +154,13 @@ class Paho:
     def __init__(self, world, core, name, files, *, version=paho.MQTTv311, ca=None):
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
         self.client.tls_set(ca or world.ca(core), str(files[0]), str(files[1]))
-        self.messages, self.subacks, self.pubacks = queue.Queue(), queue.Queue(), queue.Queue()
-        connected = queue.Queue()
+        # The callbacks know no client: a cycle would keep its sockets open until the garbage collector comes.
+        messages, subacks, pubacks, connected = (queue.Queue() for _ in range(4))
+        self.messages, self.subacks, self.pubacks = messages, subacks, pubacks
         self.client.on_connect = lambda c, u, flags, reason, properties: connected.put(reason)
-        self.client.on_message = lambda c, u, message: self.messages.put(message)
-        self.client.on_subscribe = lambda c, u, mid, reasons, properties: self.subacks.put(reasons[0])
-        self.client.on_publish = lambda c, u, mid, reason, properties: self.pubacks.put(reason)
+        self.client.on_message = lambda c, u, message: messages.put(message)
+        self.client.on_subscribe = lambda c, u, mid, reasons, properties: subacks.put(reasons[0])
+        self.client.on_publish = lambda c, u, mid, reason, properties: pubacks.put(reason)
         self.client.connect("localhost", world.port(core))
         self.client.loop_start()
         self.reason = connected.get(timeout=PATIENCE_S)
