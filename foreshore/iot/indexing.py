@@ -115,7 +115,7 @@ class FleetIndex:
             "thingName": name,
             "thingId": thing["thingId"],
             "thingTypeName": thing.get("thingTypeName"),
-            "thingGroupNames": self._memberships.to(name),
+            "thingGroupNames": [*self._memberships.to(name), *_billing(thing)],
             "attributes": thing["attributes"],
             "registry": {"version": thing["version"]},
         }
@@ -171,7 +171,8 @@ class FleetIndex:
         else:
             documents = [self.thing(name) for name in self._registry.things.names()]
             for document in documents:
-                document["thingGroupNames"] = self.groups.direct_of(document["thingName"])
+                thing = self._registry.find(document["thingName"])
+                document["thingGroupNames"] = [*self.groups.direct_of(document["thingName"]), *_billing(thing)]
         return [each for each in documents if query(each)]
 
     # Questions
@@ -265,6 +266,11 @@ class FleetIndex:
             "timestamp": known.timestamp_ms / 1000,
             "disconnectReason": known.disconnect_reason or ("NONE" if known.connected else "UNKNOWN"),
         }
+
+
+def _billing(thing: Document) -> list[str]:
+    """The billing group's name stands among the groups' in the index."""
+    return [thing["billingGroupName"]] if thing.get("billingGroupName") else []
 
 
 def _is_number(value: Any) -> bool:

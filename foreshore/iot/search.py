@@ -27,6 +27,9 @@ Query = Callable[[Document], bool]
 MAX_TERMS = 12
 """Query terms of one query (AWS IoT fleet indexing quotas)."""
 
+MAX_LEADING = 100
+"""Characters of a query with a leading wildcard; one term of it may have one ("Example thing queries")."""
+
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<open>\() | (?P<close>\)) |
@@ -38,7 +41,8 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-_BARE_FIELDS = ("thingName", "thingTypeName", "thingGroupNames", "thingGroupName", "attributes")
+_BARE_FIELDS = ("thingName", "thingTypeName", "thingGroupNames", "thingGroupName", "attributes", "shadow")
+_LEADING = re.compile(r"[*?].")
 
 
 def _broken(text: str) -> AwsError:
@@ -64,6 +68,7 @@ class _Parser:
     tokens: list[tuple[str, str]]
     position: int = 0
     terms: int = 0
+    leading: int = 0
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
@@ -116,11 +121,13 @@ class _Parser:
             return self.field(_unescape(text))
         if kind == "word" and self.peek()[0] == "compare":
             return self.field(_unescape(text))
-        self.count()
+        self.count(text)
         test = _text_test(text, kind == "quoted")
         return lambda document: any(test(value) for name in _BARE_FIELDS for value in values_at(document, name))
 
     def field(self, name: str) -> Query:
+        if name.startswith("deviceDefender."):
+            raise NotEmulated("fleet indexing's Device Defender violations")
         kind, text = self.take()
         if kind == "open":
             tests = []
@@ -139,7 +146,7 @@ class _Parser:
         return lambda document: any(test(value) for value in values_at(document, name) for test in tests)
 
     def value(self, kind: str, text: str) -> Callable[[Any], bool]:
-        self.count()
+        self.count(text)
         if kind == "range":
             return _range_test(text)
         if kind == "compare":
@@ -153,10 +160,13 @@ class _Parser:
             raise _broken(f"unexpected {text!r}")
         return _text_test(text, kind == "quoted")
 
-    def count(self) -> None:
+    def count(self, text: str) -> None:
         self.terms += 1
+        self.leading += bool(_LEADING.match(text))
         if self.terms > MAX_TERMS:
             raise _broken(f"more than {MAX_TERMS} terms")
+        if self.leading > 1:
+            raise _broken("more than one term with a leading wildcard")
 
 
 @lru_cache(maxsize=1024)
@@ -170,6 +180,8 @@ def parse_query(text: str) -> Query:
     query = parser.any_of()
     if parser.peek()[0] != "end":
         raise _broken(f"unexpected {parser.peek()[1]!r}")
+    if parser.leading and len(text) > MAX_LEADING:
+        raise _broken(f"with a leading wildcard it has at most {MAX_LEADING} characters")
     return query
 
 
@@ -226,10 +238,11 @@ def _compare_test(sign: str, bound: str) -> Callable[[Any], bool]:
 
 
 def _range_test(text: str) -> Callable[[Any], bool]:
-    parts = re.fullmatch(r"([\[{])\s*(\S+)\s+TO\s+(\S+?)\s*([\]}])", text)
+    bound = r'("[^"]*"|\S+?)'
+    parts = re.fullmatch(rf"([\[{{])\s*{bound}\s+TO\s+{bound}\s*([\]}}])", text)
     if parts is None:
         raise _broken(f"{text} is no range")
-    opening, low, high, closing = parts.groups()
+    opening, low, high, closing = (part.strip('"') for part in parts.groups())
     above = (0, 1) if opening == "[" else (1,)
     below = (0, -1) if closing == "]" else (-1,)
 

@@ -66,6 +66,20 @@ THING = {
         ("thingName:(no OR nope)", False),
         ("thingName:no AND thingTypeName:lamp OR attributes.floor:2", True),
         (r"thingName:lamp\-1", True),
+        # AWS's own examples ("Example thing queries"), on this thing.
+        ("21.5", True),
+        ("thingName:*1", True),
+        ("thingName:*amp*", True),
+        ("attributes.model:1*3", True),
+        ('attributes.model:["122" TO "124"]', True),
+        ('attributes.a.b:["dot" TO "dotz"]', True),
+        ('attributes.a.b:["e" TO "f"]', False),
+        ("attributes.a.b:dotted AND attributes.floor<5 NOT attributes.model>200", True),
+        ("shadow.reported.on:* NOT shadow.desired.stats.battery:*", True),
+        ("connectivity.connected:true AND connectivity.timestamp : [1600000000000 TO 1800000000000]", True),
+        ("connectivity.connected:true AND connectivity.timestamp > 1557651600000", True),
+        ("connectivity.disconnectReason:*", False),
+        ("shadow.name.fast.desired.filament:*", False),
     ],
 )
 def test_queries(query, expected):
@@ -73,12 +87,31 @@ def test_queries(query, expected):
 
 
 @pytest.mark.parametrize(
-    "query", ["", "(", "a:", "a:(b", ")", "a:[1 2]", "a>", "a OR", '"open', " ".join("abcdefghijklm")]
+    "query",
+    [
+        "",
+        "(",
+        "a:",
+        "a:(b",
+        ")",
+        "a:[1 2]",
+        "a>",
+        "a OR",
+        "a:*b c:*d",
+        "a:*b AND b:" + "c" * 100,
+        '"open',
+        " ".join("abcdefghijklm"),
+    ],
 )
 def test_broken_queries(query):
     with pytest.raises(AwsError) as caught:
         parse_query(query)
     assert caught.value.code == "InvalidQueryException"
+
+
+def test_violations_are_not_emulated():
+    with pytest.raises(NotEmulated):
+        parse_query("deviceDefender.violationCount:[0 TO 100]")
 
 
 def test_places_are_not_emulated():
