@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from foreshore.greengrass.versions import Version
 
 NUCLEUS = "aws.greengrass.Nucleus"
+NUCLEUS_LITE = "aws.greengrass.NucleusLite"
 CLI = "aws.greengrass.Cli"
 GGC_VERSION = "2.18.0"
 
 PROVIDED: Mapping[str, str] = {
     NUCLEUS: GGC_VERSION,
+    NUCLEUS_LITE: "2.6.0",
     CLI: GGC_VERSION,
     "aws.greengrass.TokenExchangeService": "2.0.3",
     "aws.greengrass.ShadowManager": "2.3.9",

@@ -187,7 +187,7 @@ class Session(asyncio.Protocol):
         try:
             wrong = first_complaint(prepared.checks, request)
             if wrong is not None:
-                raise self._server.invalid(wrong)
+                raise self._server.invalid(prepared.operation, wrong)
             given = incoming.headers.get("traceparent")
             traceparent = given if isinstance(given, str) else None
             call = Call(self, self._server.core, self.component, stream_id, request, traceparent)
@@ -371,22 +371,23 @@ class Server:
         self._server: asyncio.Server | None = None
         self._errors: dict[str, rpc.Frame] = {}
         self.table = {
-            api.prefix + name: self._prepare(operation)
+            name if "#" in name else api.prefix + name: self._prepare(operation)
             for name, operation in api.operations.items()
-            if operation.lite or not self.is_lite
         }
         self._unknown = rpc.Frame(rpc.APPLICATION_ERROR, rpc.TERMINATE_STREAM, [_JSON])
 
     def _prepare(self, operation: Operation) -> Prepared:
         flags = 0 if operation.event else self.rules.unary_flags
-        response = self._frame(flags, operation.response or operation.name + "Response")
+        named = operation.name + "Response" if operation.response is None else operation.response
+        response = self._frame(flags, named)
         event = self._frame(0, operation.event) if operation.event else None
         is_plain = event is None and not operation.plugin
-        return Prepared(operation, is_plain, checks_of(operation.members), response, response.fixed(b"{}"), event)
+        members = operation.lite_members if self.is_lite and operation.lite_members else operation.members
+        return Prepared(operation, is_plain, checks_of(members), response, response.fixed(b"{}"), event)
 
     def _frame(self, flags: int, shape: str) -> rpc.Frame:
-        model = Header("service-model-type", STRING, self._api.prefix + shape)
-        return rpc.Frame(rpc.APPLICATION_MESSAGE, flags, [_JSON, model])
+        model = [Header("service-model-type", STRING, self._api.prefix + shape)] if shape else []
+        return rpc.Frame(rpc.APPLICATION_MESSAGE, flags, [_JSON, *model])
 
     # listening
 
@@ -447,10 +448,10 @@ class Server:
         """The answer to a payload that is no JSON object."""
         return self._error(stream_id, "ServiceError", "", {}) if self.is_lite else _internal_error(stream_id)
 
-    def invalid(self, wrong: str) -> AwsError:
+    def invalid(self, operation: Operation, wrong: str) -> AwsError:
         """The error for a request member that is missing or of another kind."""
         if self.is_lite:
-            return AwsError("ServiceError", "Received invalid parameters.")
+            return AwsError(*operation.lite_invalid)
         return AwsError("InvalidArgumentsError", wrong)
 
     def failed(self, stream_id: int, component: str, operation: str, error: Exception) -> bytes:

@@ -36,7 +36,7 @@ from foreshore.greengrass.configuration import Change, Configuration
 from foreshore.greengrass.configuration_journal import ConfigurationJournal
 from foreshore.greengrass.effective_configuration import EffectiveConfiguration
 from foreshore.greengrass.eventstream import STRING, Header
-from foreshore.greengrass.ipc import OPERATIONS, PREFIX, SERVICE
+from foreshore.greengrass.ipc import LITE_OPERATIONS, OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.cli_access import is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
 from foreshore.greengrass.provided_services import Provided, Services
@@ -207,7 +207,7 @@ class Core:
     async def _listen(self) -> None:
         is_lite = self.profile == "lite"
         self._server = Server(
-            Api(SERVICE, PREFIX, OPERATIONS, ERRORS, "ServiceError"),
+            Api(SERVICE, PREFIX, LITE_OPERATIONS if is_lite else OPERATIONS, ERRORS, "ServiceError"),
             self,
             self._authenticate,
             rules=rpc.LITE if is_lite else rpc.CLASSIC,

@@ -17,6 +17,7 @@ from foreshore.greengrass.ipc import (
     get_configuration,
     get_local_deployment_status,
     get_secret_value,
+    get_system_config,
     get_thing_shadow,
     list_components,
     list_local_deployments,
@@ -87,3 +88,9 @@ OPERATIONS: dict[str, Operation] = {
         verify_client_device_identity.OPERATION,
     )
 }
+
+LITE_OPERATIONS: dict[str, Operation] = {
+    **{name: operation for name, operation in OPERATIONS.items() if operation.lite},
+    get_system_config.OPERATION.name: get_system_config.OPERATION,
+}
+"""What greengrass-lite answers, its private operation included."""

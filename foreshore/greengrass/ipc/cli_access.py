@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from foreshore.greengrass.authorization import CLI
+from foreshore.greengrass.authorization import CLI, denial
 from foreshore.greengrass.components import ComponentStatus, DeploymentStatus
-from foreshore.greengrass.ipc.operation import Call, invalid_arguments
+from foreshore.greengrass.ipc.operation import Call, IpcError, invalid_arguments
 
 CLI_CLIENT = "greengrass-cli"
 
@@ -16,10 +16,12 @@ def is_cli(component: str) -> bool:
     return component == CLI or component.startswith(CLI_CLIENT)
 
 
-def authorize(call: Call, operation: str, resource: str | None) -> None:
-    """The CLI may do all; a component needs a policy, but lite asks for none. Raises UnauthorizedError."""
-    if not is_cli(call.component) and call.core.profile != "lite":
-        call.authorize(CLI, operation, resource)
+def authorize(call: Call, operation: str, resource: str | None, *, lite: str = "") -> None:
+    """The CLI may do all; a component needs a policy. Raises UnauthorizedError, with `lite` as lite's text."""
+    if is_cli(call.component) or call.core.authorization.is_allowed(call.component, CLI, operation, resource):
+        return
+    text = denial(call.component, CLI, operation, resource)
+    raise IpcError("UnauthorizedError", text, lite=lite or "IPC Operation not authorized.")
 
 
 def required_name(call: Call) -> str:

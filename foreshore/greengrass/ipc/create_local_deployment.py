@@ -16,6 +16,7 @@ from foreshore.greengrass.ipc.operation import (
     invalid_arguments,
     mapping,
     one_of,
+    service_error,
     text,
     texts,
 )
@@ -29,10 +30,18 @@ _PATH_ERRORS = {
 async def handle(call: Call) -> Reply:
     """Queue it and give its id; what becomes of it is GetLocalDeploymentStatus's to say."""
     request = call.request
-    authorize(call, "CreateLocalDeployment", None)
+    is_lite = call.core.profile == "lite"
+    try:
+        authorize(call, "CreateLocalDeployment", "" if is_lite else None)
+    except IpcError as error:
+        raise service_error(error.lite) if is_lite else error from None
+    if is_lite and not all(isinstance(each, dict) for each in (request.get("componentToConfiguration") or {}).values()):
+        raise service_error("Invalid componentToConfiguration value.")
     try:
         deployment_id = await call.core.lifecycle.create_local_deployment(read(request))
     except UserError as error:
+        if is_lite:
+            raise service_error("Failed to create local deployment.") from error
         raise IpcError(_PATH_ERRORS.get(error.code, "InvalidArgumentsError"), error.what) from error
     return {"deploymentId": deployment_id}
 

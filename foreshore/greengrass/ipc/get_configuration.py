@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from foreshore.greengrass.configuration import Branch, plain_map
-from foreshore.greengrass.ipc.operation import Call, Member, Operation, Reply, not_found, path_of, text, texts
+from foreshore.greengrass.ipc.operation import (
+    Call,
+    Member,
+    Operation,
+    Reply,
+    check_depth,
+    not_found,
+    path_of,
+    stored_name,
+    text,
+    texts,
+)
 
 
 def handle(call: Call) -> Reply:
     """Read. Classic leaves out names that begin with `_` (Topics.toPOJO)."""
-    component = call.request.get("componentName") or call.component
+    asked = call.request.get("componentName") or call.component
+    component = stored_name(call, asked)
+    check_depth(call)
     path = path_of(call.request)
     node = call.core.configuration.find(component, path)
     if node is None:
         raise not_found("Key not found", lite="Key not found.")
     if not isinstance(node, Branch):
-        return {"componentName": component, "value": {path[-1]: node.value}}
+        return {"componentName": asked, "value": {path[-1]: node.value}}
     value: object = plain_map(node)
-    return {"componentName": component, "value": value if call.core.profile == "lite" else without_hidden(value)}
+    return {"componentName": asked, "value": value if call.core.profile == "lite" else without_hidden(value)}
 
 
 def without_hidden(value: object) -> object:

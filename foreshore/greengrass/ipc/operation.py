@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from foreshore.errors import AwsError
 from foreshore.greengrass.authorization import Authorization, denial
 from foreshore.greengrass.components import Components, ComponentUpdates, ConfigurationValidations, Profile, Tokens
 from foreshore.greengrass.configuration import Configuration
+from foreshore.greengrass.provided import NUCLEUS, NUCLEUS_LITE
 from foreshore.greengrass.pubsub import LocalMessage, PubSub
 from foreshore.seams import Publication
 
@@ -109,6 +111,7 @@ class Services(Protocol):
 
     profile: Profile
     thing: str
+    root: Path
     configuration: Configuration
     authorization: Authorization
     pubsub: PubSub
@@ -233,7 +236,9 @@ Checks = tuple[tuple[str, Callable[[object], str | None], bool], ...]
 class Operation(NamedTuple):
     """One row of the table. `event` is the shape of its stream events, "" when it has none; `lite` whether
     greengrass-lite has it; `plugin` the AWS component that adds it on a device, "" when the nucleus has it itself;
-    `response` the shape of the answer when it is not `<name>Response`."""
+    `response` the shape of the answer when it is not `<name>Response`, "" when the answer names none. `lite_members`
+    is what lite checks when it is not the same, `lite_invalid` its error then. A name with `#` is complete: it is
+    outside the service's model."""
 
     name: str
     handle: Callable[[Call], Reply | Awaitable[Reply]]
@@ -242,7 +247,9 @@ class Operation(NamedTuple):
     lite: bool = False
     plugin: str = ""
     note: str = ""
-    response: str = ""
+    response: str | None = None
+    lite_members: Members | None = None
+    lite_invalid: tuple[str, str] = ("ServiceError", "Received invalid parameters.")
 
 
 def checks_of(members: Members) -> Checks:
@@ -277,7 +284,13 @@ def _kind(label: str, *types: type) -> Callable[[object], str | None]:
     return complain
 
 
+def anything(value: object) -> str | None:
+    """Whatever it is."""
+    return None
+
+
 text = _kind("must be a string", str)
+items = _kind("must be a list", list)
 boolean = _kind("must be a boolean", bool)
 number = _kind("must be a number", int, float)
 integer = _kind("must be an integer", int)
@@ -336,3 +349,17 @@ def path_of(request: Mapping[str, Any], member: str = "keyPath") -> Sequence[str
     """A request's key path, empty when absent."""
     found = request.get(member) or ()
     return tuple(found)
+
+
+LITE_MAX_DEPTH = 12
+
+
+def stored_name(call: Call, component: str) -> str:
+    """Where a component's configuration is kept: lite answers for the classic nucleus with its own."""
+    return NUCLEUS_LITE if call.core.profile == "lite" and component == NUCLEUS else component
+
+
+def check_depth(call: Call) -> None:
+    """Lite keeps configuration to a depth of 15, of which a component's own has 12. Raises ServiceError."""
+    if call.core.profile == "lite" and len(call.request.get("keyPath") or ()) > LITE_MAX_DEPTH:
+        raise service_error("Config path depth larger than supported.")

@@ -36,7 +36,7 @@ ROWS: list[tuple[str, str, str]] = [
      "back frame by frame"),
     ("Classic's answer to an operation outside the model", "partly", "no model type, as on a device; the JSON is ours"),
     *_operation_rows(),
-    ("lite's private GetSystemConfig operation", "no", "answered as an unknown operation"),
+    ("lite's private GetSystemConfig operation", "partly", "rootPath and thingName; not certificate, key and root CA"),
     ("accessControl", "yes", "default deny, wildcards and escapes as the classic nucleus, reloaded live; what is "
      "skipped is logged; on lite the policies of a deployed component are not refused at deployment"),
     ("{iot:thingName} in policies", "yes", "lite always, classic with interpolateComponentConfiguration"),

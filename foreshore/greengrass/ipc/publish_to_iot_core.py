@@ -13,6 +13,7 @@ from foreshore.greengrass.ipc.operation import (
     Member,
     Operation,
     Reply,
+    anything,
     blob,
     boolean,
     integer,
@@ -33,6 +34,9 @@ async def handle(call: Call) -> Reply:
     """Authorize, check, hand to the spooler. The MQTT proxy says only "Not Authorized"."""
     request = call.request
     topic = request.get("topicName")
+    if call.core.profile == "lite":
+        await _handle_lite(call, str(topic))
+        return EMPTY
     if topic is None:
         raise invalid_arguments("Topic is required")
     authorize(call, "PublishToIoTCore", topic)
@@ -49,6 +53,42 @@ async def handle(call: Call) -> Reply:
     except AwsError as error:
         raise service_error(f"Publish to topic {topic} failed: {error.message}") from error
     return EMPTY
+
+
+async def _handle_lite(call: Call, topic: str) -> None:
+    """Lite's order: QoS, payload, policy; both may be left out. It knows no MQTT 5 properties."""
+    qos = read_lite_qos(call.request)
+    try:
+        payload = binascii.a2b_base64(call.request.get("payload") or "", strict_mode=True)
+    except ValueError:
+        raise service_error("'payload' is not valid base64.") from None
+    authorize(call, "PublishToIoTCore", topic)
+    try:
+        if qos == 2:
+            raise AwsError("InvalidRequest", "IoT Core takes no QoS 2")
+        now = call.core.now_ms()
+        publication = Publication(topic, payload, qos=qos, timestamp_ms=now, traceparent=call.traceparent)
+        pending = call.core.publish_to_cloud(publication, call.component)
+        if pending is not None:
+            await pending
+    except AwsError as error:
+        raise service_error("Failed to publish the message.") from error
+
+
+def read_lite_qos(request: dict[str, Any]) -> int:
+    """QoS 0 to 2 as text or number, 0 when it is left out. Raises ServiceError."""
+    qos = request.get("qos")
+    if qos is None:
+        return 0
+    if isinstance(qos, str):
+        if not qos.lstrip("-").isdecimal():
+            raise service_error("Failed to parse 'qos' string value.")
+        qos = int(qos)
+    if type(qos) is not int:
+        raise service_error("Key qos of invalid type.")
+    if not 0 <= qos <= 2:
+        raise service_error("'qos' not a valid value.")
+    return qos
 
 
 def authorize(call: Call, operation: str, topic: str) -> None:
@@ -102,4 +142,5 @@ OPERATION = Operation(
         "contentType": Member(text),
     },
     lite=True,
+    lite_members={"topicName": Member(text, True), "payload": Member(text), "qos": Member(anything)},
 )

@@ -11,11 +11,12 @@ from foreshore.greengrass.ipc.operation import (
     Member,
     Operation,
     Reply,
+    anything,
     invalid_arguments,
     service_error,
     text,
 )
-from foreshore.greengrass.ipc.publish_to_iot_core import authorize, read_qos
+from foreshore.greengrass.ipc.publish_to_iot_core import authorize, read_lite_qos, read_qos
 from foreshore.seams import Publication
 
 
@@ -24,8 +25,11 @@ async def handle(call: Call) -> Reply:
     topic = call.request.get("topicName")
     if topic is None:
         raise invalid_arguments("Topic is required")
+    is_lite = call.core.profile == "lite"
+    qos = read_lite_qos(call.request) if is_lite else 0
     authorize(call, "SubscribeToIoTCore", topic)
-    qos = read_qos(call.request)
+    if not is_lite:
+        qos = read_qos(call.request)
 
     def deliver(publication: Publication) -> None:
         call.send_traced({"message": message(publication, lite=call.core.profile == "lite")}, publication.traceparent)
@@ -33,7 +37,8 @@ async def handle(call: Call) -> Reply:
     try:
         call.on_close(await call.core.subscribe_to_cloud(topic, qos, deliver))
     except AwsError as error:
-        raise service_error(f"Subscribe to topic {topic} failed with error {error.message}") from error
+        text = f"Subscribe to topic {topic} failed with error {error.message}"
+        raise service_error(text, lite="Failed to bind the subscription.") from error
     return EMPTY
 
 
@@ -66,4 +71,5 @@ OPERATION = Operation(
     {"topicName": Member(text), "qos": Member(text)},
     event="IoTCoreMessage",
     lite=True,
+    lite_members={"topicName": Member(text, True), "qos": Member(anything)},
 )

@@ -30,7 +30,7 @@ def handle(call: Call) -> Reply:
     pubsub = call.core.pubsub
     lite = call.core.profile == "lite"
     if lite and (pubsub.count >= LITE_MAX_SUBSCRIPTIONS or len(topic.encode()) > 256):
-        raise service_error("Failed to subscribe.")
+        raise service_error("Failed to bind subscription.")
     mode = request.get("receiveMode")
     others_only = not lite and (mode == _OTHERS or (mode is None and has_wildcard(topic)))
     subscription = Subscription(topic, call.component, call.receiver(), others_only=others_only, follows=call.is_traced)

@@ -11,9 +11,12 @@ from foreshore.greengrass.ipc.operation import (
     Member,
     Operation,
     Reply,
+    anything,
+    check_depth,
     invalid_arguments,
     number,
     path_of,
+    service_error,
     texts,
 )
 
@@ -27,11 +30,13 @@ def handle(call: Call) -> Reply:
     although older leaves were taken; a new path takes the time now (nucleus, ConfigStoreIPCEventStreamAgent).
     """
     request, core = call.request, call.core
+    is_lite = core.profile == "lite"
     timestamp, value = request.get("timestamp"), request.get("valueToMerge")
     if timestamp is None:
         raise invalid_arguments("Timestamp is required")
     if value is None:
         raise invalid_arguments("ValueToMerge is required")
+    check_depth(call)
     path = path_of(request)
     if _is_restricted(path, value):
         raise invalid_arguments(
@@ -39,7 +44,8 @@ def handle(call: Call) -> Reply:
             lite="Config update is not allowed for following field [accessControl]",
         )
     if not isinstance(value, dict) and not path:
-        raise invalid_arguments("valueToMerge must be a map when keyPath is empty")
+        message = "valueToMerge must be a map when keyPath is empty"
+        raise service_error("Failed to update the configuration.") if is_lite else invalid_arguments(message)
     time_ms = round(timestamp * 1000)
     node = core.configuration.find(call.component, path)
     if node is None and core.profile == "classic":
@@ -58,13 +64,11 @@ def _is_restricted(path: Sequence[str], value: object) -> bool:
     return any(str(name).lower() == _RESTRICTED.lower() for name in names)
 
 
-def _anything(value: object) -> str | None:
-    return None
-
-
 OPERATION = Operation(
     "UpdateConfiguration",
     handle,
-    {"keyPath": Member(texts), "timestamp": Member(number), "valueToMerge": Member(_anything)},
+    {"keyPath": Member(texts), "timestamp": Member(number), "valueToMerge": Member(anything)},
     lite=True,
+    lite_members={"keyPath": Member(texts), "timestamp": Member(number, True), "valueToMerge": Member(anything, True)},
+    lite_invalid=("InvalidArgumentsError", "Received invalid parameters."),
 )

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from foreshore.greengrass.components import ComponentNotFound
-from foreshore.greengrass.ipc.operation import EMPTY, Call, Member, Operation, Reply, not_found, one_of, service_error
+from foreshore.greengrass.ipc.operation import (
+    EMPTY,
+    Call,
+    Member,
+    Operation,
+    Reply,
+    not_found,
+    one_of,
+    service_error,
+    text,
+)
 
 
 def handle(call: Call) -> Reply:
     """Report to the lifecycle."""
+    state = call.request["state"]
+    if state not in ("RUNNING", "ERRORED"):
+        raise service_error("Failed to update the lifecycle state.")
     try:
-        call.core.lifecycle.report_state(call.component, call.request["state"])
+        call.core.lifecycle.report_state(call.component, state)
     except ComponentNotFound as error:
         if call.core.profile == "lite":
             raise service_error("Failed to update the lifecycle state.") from error
@@ -17,4 +30,10 @@ def handle(call: Call) -> Reply:
     return EMPTY
 
 
-OPERATION = Operation("UpdateState", handle, {"state": Member(one_of("RUNNING", "ERRORED"), True)}, lite=True)
+OPERATION = Operation(
+    "UpdateState",
+    handle,
+    {"state": Member(one_of("RUNNING", "ERRORED"), True)},
+    lite=True,
+    lite_members={"state": Member(text, True)},
+)
