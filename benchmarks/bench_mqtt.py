@@ -91,10 +91,10 @@ def serve(full: bool, folder: Path) -> None:
     import uvloop
 
     from foreshore.iot import policies
-    from foreshore.iot.mqtt.access import AllowAll, ClientInfo, ConnectDecision, ConnectRequest, SilentObserver
+    from foreshore.iot.mqtt.access import AllowAll, ConnectDecision, ConnectRequest, SilentObserver
     from foreshore.iot.mqtt.limits import AWS
     from foreshore.iot.mqtt.server import Broker, tune_process
-    from foreshore.seams import Publication
+    from foreshore.iot.presence import Presence
     from foreshore.traces.recorder import Recorder
 
     policy = policies.parse(POLICY, "bench")
@@ -116,21 +116,16 @@ def serve(full: bool, folder: Path) -> None:
         def may_receive(self, identity: object, topic: str, /) -> bool:
             return self.allows("iot:Receive", f"topic/{topic}")
 
-    class Presence(SilentObserver):
-        def _tell(self, kind: str, client: ClientInfo) -> None:
-            body = json.dumps({"clientId": client.client_id, "timestamp": client.connected_ms, "eventType": kind})
-            broker.publish(Publication(f"$aws/events/presence/{kind}/{client.client_id}", body.encode()))
-
-        def connected(self, client: ClientInfo, /) -> None:
-            self._tell("connected", client)
-
-        def disconnected(self, client: ClientInfo, reason: str, client_initiated: bool, /) -> None:
-            self._tell("disconnected", client)
-
     recorder = Recorder(folder / "traces.db") if full else None
     broker = Broker(
         access=Policies() if full else AllowAll(),
-        observer=Presence() if full else SilentObserver(),
+        observer=Presence(
+            lambda publication: broker.publish(publication),
+            lambda: time.time_ns() // 1_000_000,
+            lambda topic: broker.is_heard(topic),
+        )
+        if full
+        else SilentObserver(),
         span=recorder.span if recorder else None,
         rate_limits=False,
         # AWS lets 100 QoS 1 messages be on the way to a client; Mosquitto's window is opened as wide below.

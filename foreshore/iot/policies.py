@@ -195,12 +195,35 @@ def matches(
     statement: Statement, action: str, resource: str, context: Context, unresolved: set[str] | None = None
 ) -> bool:
     """Whether a statement speaks of this request."""
+    if _actions(statement.actions).fullmatch(action) is None:
+        return False
+    plain, variable = _resources(statement.resources)
     missing = set() if unresolved is None else unresolved
-    return (
-        any(_glob(pattern.lower()).fullmatch(action.lower()) for pattern in statement.actions)
-        and any(resource_matches(pattern, resource, context, missing) for pattern in statement.resources)
-        and all(_holds(*condition, context, missing) for condition in statement.conditions)
-    )
+    if plain is None or plain.fullmatch(resource) is None:
+        if not variable:
+            return False
+        if not any(resource_matches(pattern, resource, context, missing) for pattern in variable):
+            return False
+    return not statement.conditions or all(_holds(*each, context, missing) for each in statement.conditions)
+
+
+@lru_cache(maxsize=4096)
+def _actions(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One expression for all action patterns of a statement; actions are compared without regard to case."""
+    return re.compile("|".join(f"(?:{_glob(pattern).pattern})" for pattern in patterns), re.DOTALL | re.IGNORECASE)
+
+
+@lru_cache(maxsize=4096)
+def _resources(patterns: tuple[str, ...]) -> tuple[re.Pattern[str] | None, tuple[str, ...]]:
+    """One expression for the resource patterns without variables (None: there is none), and those with."""
+    plain = [_glob(_escaped(pattern)).pattern for pattern in patterns if "${" not in pattern]
+    expression = re.compile("|".join(f"(?:{each})" for each in plain), re.DOTALL) if plain else None
+    return expression, tuple(pattern for pattern in patterns if "${" in pattern)
+
+
+def _escaped(pattern: str) -> str:
+    """A backslash in a resource is a backslash."""
+    return pattern.replace("\\", "\\\\")
 
 
 @lru_cache(maxsize=4096)
@@ -223,7 +246,7 @@ def resource_matches(pattern: str, resource: str, context: Context, unresolved: 
     """Match a resource ARN with its variables resolved. A name of an unresolved variable is added to `unresolved`."""
     if "${" in pattern:
         return any(_glob(text).fullmatch(resource) for text in substitute(pattern, context, unresolved))
-    return _glob(pattern.replace("\\", "\\\\")).fullmatch(resource) is not None
+    return _glob(_escaped(pattern)).fullmatch(resource) is not None
 
 
 def substitute(pattern: str, context: Context, unresolved: set[str]) -> list[str]:

@@ -34,17 +34,27 @@ class Connectivity:
 
 
 class Presence:
-    """Publishes lifecycle events through `publish`; `wall_ms` gives epoch milliseconds."""
+    """Publishes lifecycle events through `publish`; `wall_ms` gives epoch milliseconds.
 
-    def __init__(self, publish: Callable[[Publication], None], wall_ms: Callable[[], int]) -> None:
+    An event whose topic nobody hears (`is_heard`) is not made.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[Publication], None],
+        wall_ms: Callable[[], int],
+        is_heard: Callable[[str], bool] = lambda topic: True,
+    ) -> None:
         self._publish = publish
+        self._is_heard = is_heard
         self._wall_ms = wall_ms
         self.clients: dict[str, Connectivity] = {}
         self.on_change: Callable[[str], None] = lambda thing: None
 
-    def _send(self, topic: str, client_id: str, event: dict[str, Any]) -> None:
-        if "#" in client_id or "+" in client_id:
-            return
+    def _is_wanted(self, client_id: str) -> bool:
+        return self._is_heard("$aws/events/") and "#" not in client_id and "+" not in client_id
+
+    def _send(self, topic: str, event: dict[str, Any]) -> None:
         self._publish(Publication(topic, orjson.dumps(event), timestamp_ms=event["timestamp"]))
 
     def _event(self, client: ClientInfo, kind: str, now: int) -> dict[str, Any]:
@@ -75,10 +85,12 @@ class Presence:
         """A client has connected."""
         now = self._wall_ms()
         self._note(client, Connectivity(True, now, thing=_thing_of(client), client=client))
+        if not self._is_wanted(client.client_id):
+            return
         event = self._event(client, "connected", now)
         event["ipAddress"] = client.source_ip
         event["versionNumber"] = client.version_number
-        self._send(f"$aws/events/presence/connected/{client.client_id}", client.client_id, event)
+        self._send(f"$aws/events/presence/connected/{client.client_id}", event)
 
     def disconnected(self, client: ClientInfo, reason: DisconnectReason, client_initiated: bool, /) -> None:
         """A connection has ended."""
@@ -87,15 +99,17 @@ class Presence:
         # After a takeover the new connection stands; the old one's end changes nothing of it.
         if current is None or current.client is None or current.client.session_identifier == client.session_identifier:
             self._note(client, Connectivity(False, now, reason, _thing_of(client), client))
+        if not self._is_wanted(client.client_id):
+            return
         event = self._event(client, "disconnected", now)
         event["clientInitiatedDisconnect"] = client_initiated
         event["disconnectReason"] = reason
         event["versionNumber"] = client.version_number
-        self._send(f"$aws/events/presence/disconnected/{client.client_id}", client.client_id, event)
+        self._send(f"$aws/events/presence/disconnected/{client.client_id}", event)
 
     def connect_failed(self, request: ConnectRequest, reason: str, /) -> None:
         """A CONNECT was refused; AWS publishes only refusals by authorization."""
-        if reason != "AUTHORIZATION_FAILED":
+        if reason != "AUTHORIZATION_FAILED" or not self._is_wanted(request.client_id):
             return
         event = {
             "clientId": request.client_id,
@@ -106,7 +120,7 @@ class Presence:
             "sessionIdentifier": "",
             "ipAddress": request.source_ip,
         }
-        self._send(f"$aws/events/presence/connect_failed/{request.client_id}", request.client_id, event)
+        self._send(f"$aws/events/presence/connect_failed/{request.client_id}", event)
 
     def subscribed(self, client: ClientInfo, filters: list[str], /) -> None:
         """Filters were granted."""
@@ -117,9 +131,11 @@ class Presence:
         self._topics(client, "unsubscribed", filters)
 
     def _topics(self, client: ClientInfo, kind: str, filters: list[str]) -> None:
+        if not self._is_wanted(client.client_id):
+            return
         event = self._event(client, kind, self._wall_ms())
         event["topics"] = filters
-        self._send(f"$aws/events/subscriptions/{kind}/{client.client_id}", client.client_id, event)
+        self._send(f"$aws/events/subscriptions/{kind}/{client.client_id}", event)
 
 
 def _thing_of(client: ClientInfo) -> str | None:

@@ -151,7 +151,9 @@ class IotCore:
         profile: Profile,
         rate_limits: bool,
     ) -> None:
-        self.presence = Presence(self.publish, lambda: time.time_ns() // 1_000_000)
+        self.presence = Presence(
+            self.publish, lambda: time.time_ns() // 1_000_000, lambda topic: self.broker.is_heard(topic)
+        )
         self.presence.on_change = lambda thing: self._indexed_changed("connectivity")
         self.broker = Broker(
             profile=profile,

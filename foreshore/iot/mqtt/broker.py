@@ -110,19 +110,17 @@ class Core:
         """Check a CONNECT and ask for access."""
         connection.version = packet.version
         limits = self.limits
-        request = replace(
-            connection.peer,
-            client_id=packet.client_id,
-            username=packet.username,
-            password=packet.password,
-            protocol_level=packet.version,
-            clean=packet.clean,
-            keep_alive=packet.keep_alive,
-            will_topic=packet.will.topic if packet.will else None,
-            will_payload=packet.will.payload if packet.will else None,
-            will_retain=packet.will.retain if packet.will else False,
-        )
-        connection.peer = request
+        request = connection.peer
+        request.client_id = packet.client_id
+        request.username = packet.username
+        request.password = packet.password
+        request.protocol_level = packet.version
+        request.clean = packet.clean
+        request.keep_alive = packet.keep_alive
+        if packet.will is not None:
+            request.will_topic = packet.will.topic
+            request.will_payload = packet.will.payload
+            request.will_retain = packet.will.retain
         problem = self._connect_problem(packet)
         if problem:
             self.refuse(connection, problem, "CLIENT_ERROR")
@@ -758,6 +756,10 @@ class Core:
         self.wake()
         return delivered
 
+    def is_heard(self, topic: str) -> bool:
+        """Whether anybody may hear of a topic; False only when nobody can: then a service may save its message."""
+        return self.router.is_heard(topic)
+
     def add_listener(self, filter: str, callback: Callable[[Publication], None]) -> Handle:
         """Call back for every message on topics that match, whoever published it. Raises ValueError."""
         if not is_filter(filter):
@@ -783,6 +785,7 @@ class Core:
             session.expiry_s = min(asked, self.limits.session_expiry_max)
         if packet.reason == reason.SUCCESS:
             session.will = None  # [MQTT-3.14.4-3]
+        connection.said_goodbye = True
         self.over(connection, "CLIENT_INITIATED_DISCONNECT", client_initiated=True)
         self.finish(connection)
 
@@ -831,17 +834,23 @@ class Core:
         """Forget a session and all it kept [MQTT-4.1.0-2]; a will that waits is sent now [MQTT-3.1.2-8]."""
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]
-        self._send_will(session)
+        if session.will is not None:
+            self._send_will(session)
         for one in session.subscriptions.values():
             self.router.remove(one)
+        if session.queue or session.inflight:
+            self._let_go(session)
+        if self.store is not None:
+            self.store.drop_session(session)
+
+    def _let_go(self, session: Session) -> None:
+        """Nobody will acknowledge what the session kept: hand on what others may take, give up the rest."""
         self._bequeath(session)
         for delivery in (*session.queue, *session.inflight.values()):
             if delivery is not None:
                 self.settled(delivery)
         session.queue = ()
         session.inflight.clear()
-        if self.store is not None:
-            self.store.drop_session(session)
 
     def _send_will(self, session: Session) -> None:
         will, session.will = session.will, None

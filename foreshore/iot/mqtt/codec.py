@@ -211,9 +211,16 @@ def decode(first: int, body: bytes, version: int) -> Packet:
     return DECODERS[kind](kind, body, version)
 
 
+_COMMON = (b"\x00\x04MQTT\x04\x02", b"\x00\x04MQTT\x04\x00")
+"""How a 3.1.1 CONNECT with neither will nor user begins: protocol name, level, flags (clean session or not)."""
+
+
 def decode_connect(kind: int, body: bytes, version: int) -> Connect:
     """CONNECT; its own protocol level counts, not `version`."""
     end = len(body)
+    if body[:8] in _COMMON and end > 12 and len(body) == 12 + (body[10] << 8 | body[11]):
+        client_id, _ = p.read_text(body, 10, end)
+        return Connect(client_id, V311, body[7] == 2, body[8] << 8 | body[9])
     name, at = p.read_binary(body, 0, end)
     level, at = p.read_byte(body, at, end)
     if name != b"MQTT" or level not in (V311, V5):

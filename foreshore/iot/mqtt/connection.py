@@ -53,8 +53,8 @@ class Connection:
     __slots__ = (
         "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "faults", "heard", "info",
         "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
-        "published", "rate_second", "routes", "session", "span_attributes", "state", "version", "wanted_trace",
-        "window",
+        "published", "rate_second", "routes", "said_goodbye", "session", "span_attributes", "state", "version",
+        "wanted_trace", "window",
     )  # fmt: skip
 
     def __init__(self, core: Core, link: Link, peer: ConnectRequest) -> None:
@@ -87,6 +87,7 @@ class Connection:
         self.span_attributes: dict[str, object] | None = None
         self.faults: Any = None
         self.problem_info = True
+        self.said_goodbye = False
 
     # Bytes in
 
@@ -507,7 +508,7 @@ def connack(version: int, code: int, session_present: bool, properties: Properti
     """A CONNACK; in 3.1.1 the reason is turned into a return code."""
     if version == 5:
         return codec.encode(Connack(session_present, code, properties), 5)
-    return codec.encode(Connack(session_present, reason.CONNACK_311[code]), 4)
+    return bytes((0x20, 2, session_present, reason.CONNACK_311[code]))
 
 
 def publish_of(message: Message) -> Publish:

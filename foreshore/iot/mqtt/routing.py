@@ -14,6 +14,7 @@ from foreshore.iot.mqtt.topics import TopicTree, TopicTrie, has_wildcard, parse_
 from foreshore.seams import Publication
 
 MAX_ROUTES = 65_536
+MAX_HEARD = 1_000
 
 Listener = Callable[[Publication], None]
 
@@ -64,6 +65,17 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._tree: TopicTree[Route] = TopicTree(hash_matches_parent=hash_matches_parent)
         self._may_receive = may_receive
+        self._heard: dict[str, bool] = {}
+
+    def is_heard(self, topic: str) -> bool:
+        """Whether there is any filter whose first two levels fit the topic's: a quick look, not a match."""
+        known = self._heard.get(topic)
+        if known is None:
+            if len(self._heard) >= MAX_HEARD:
+                self._heard.clear()
+            known = self._subscriptions.may_match(topic) or self._listeners.may_match(topic)
+            self._heard[topic] = known
+        return known
 
     def route(self, topic: str) -> Route:
         """The fresh route of a topic. The cache is bounded: when it is full it is emptied and its routes orphaned;
@@ -139,6 +151,7 @@ class Router:
             route.stale = True
 
     def _touch(self, filter: str) -> None:
+        self._heard.clear()
         if has_wildcard(filter):
             for route in self._tree.find(filter):
                 route.stale = True

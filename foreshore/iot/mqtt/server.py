@@ -12,6 +12,7 @@ import random
 import ssl as ssl_module
 import time
 from asyncio import sslproto
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
@@ -98,7 +99,8 @@ class SocketLink(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(HIGH_WATER)
         peer = transport.get_extra_info("peername")
         request = ConnectRequest("", source_ip=str(peer[0]) if isinstance(peer, tuple) else "", listener=self._kind)
-        _describe_tls(request, transport.get_extra_info("ssl_object"))
+        if self._kind != "mqtt":
+            _describe_tls(request, transport.get_extra_info("ssl_object"))
         self.connection = Connection(self._broker, self, request)
         self._broker.opened(self)
 
@@ -145,6 +147,9 @@ class SocketLink(asyncio.BufferedProtocol):
     def close(self) -> None:
         transport = self.transport
         if transport.is_closing():
+            return
+        if self.connection.said_goodbye and not transport.get_write_buffer_size():
+            transport.close()  # It has sent its last packet and waits for nothing.
             return
         if not transport.can_write_eof() or self._broker.is_stopping:
             _close_soon(transport)
@@ -300,6 +305,7 @@ class Broker(Core):
         self.is_stopping = False
         self._servers: list[asyncio.Server] = []
         self.web = Server(self._plain_web)
+        self._silent: deque[tuple[float, AnyLink]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self.restore()
@@ -335,6 +341,7 @@ class Broker(Core):
         """Let the timers run up to the clock's present."""
         self.now = self._clock()
         self.wheel.advance(self.now)
+        self._give_up()
         self.settle_spans()
         if self.dirty or self.closing or (self.store is not None and self.store.is_pending):
             self.wake()
@@ -366,11 +373,14 @@ class Broker(Core):
         """A link is up: it must send CONNECT soon."""
         self.links.add(link)
         self._start_ticking()
-        self.wheel.add(self.now + CONNECT_TIMEOUT_S, lambda: self._give_up(link))
+        self._silent.append((self.now + CONNECT_TIMEOUT_S, link))
 
-    def _give_up(self, link: AnyLink) -> None:
-        if link.connection.state == NEW and link in self.links:
-            link.close()
+    def _give_up(self) -> None:
+        """Close the links that have sent no CONNECT in time; they stand in the order of their coming."""
+        while self._silent and self._silent[0][0] <= self.now:
+            _, link = self._silent.popleft()
+            if link.connection.state == NEW and link in self.links:
+                link.close()
 
     def _plain_web(self, request: Request) -> Response:
         """What the plain listener answers to a web client: MQTT over WebSocket without TLS, for tools on loopback."""

@@ -160,6 +160,20 @@ class TopicTrie(Generic[Value]):
             node = parent
         return True
 
+    def may_match(self, topic: str) -> bool:
+        """Whether a filter fits the topic's first two levels; False means that `match` would find nothing."""
+        first, _, tail = topic.partition("/")
+        root = self._root
+        nodes = [root.below.get(first)]
+        if not topic.startswith("$"):
+            if root.rest:
+                return True
+            nodes.append(root.plus)
+        second = tail.partition("/")[0]
+        return any(
+            node is not None and bool(node.here or node.rest or node.plus or second in node.below) for node in nodes
+        )
+
     def match(self, topic: str) -> list[Value]:
         """Values of every filter that matches. A value under two matching filters comes twice."""
         found: list[Value] = []

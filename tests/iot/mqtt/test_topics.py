@@ -1,7 +1,7 @@
 """Topic filters: the standard's table, AWS's difference, and the trie against the plain definition."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreshore.iot.mqtt.topics import TopicTrie, is_filter, is_topic, matches, parse_share
@@ -66,3 +66,17 @@ def test_shares():
     assert share is not None
     assert (share[0], share[1]) == ("group", "a/+")
     assert parse_share("a/b") is None
+
+
+@settings(max_examples=200, derandomize=True)
+@given(
+    st.lists(st.sampled_from(["#", "+", "a", "a/#", "+/b", "a/+/c", "$aws/#", "$aws/events/+", "$aws/+/x", "b/c"])),
+    st.sampled_from(["a", "a/b", "a/b/c", "b/c", "$aws/events/x", "$aws/things/x", "$aws/things/x/y", "z"]),
+)
+def test_a_quick_look_never_misses_a_match(filters, topic):
+    trie = TopicTrie()
+    for number, filter in enumerate(filters):
+        trie.add(filter, number)
+    assert trie.may_match(topic) or not trie.match(topic)
+    if "$aws/events/+" not in filters and "$aws/#" not in filters and "$aws/+/x" not in filters:
+        assert not trie.may_match("$aws/events/presence/connected/x")
