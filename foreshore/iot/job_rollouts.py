@@ -25,6 +25,9 @@ from foreshore.seams import Publication
 Json = Any
 OPEN = ("IN_PROGRESS", "SCHEDULED")
 DEFAULT_RATE = 1000
+REST = 20
+"""A job that took a while to look at, for its group is large, is left alone for so many times as long."""
+
 COUNTS = {
     "QUEUED": "numberOfQueuedThings", "IN_PROGRESS": "numberOfInProgressThings", "SUCCEEDED": "numberOfSucceededThings",
     "FAILED": "numberOfFailedThings", "REJECTED": "numberOfRejectedThings", "TIMED_OUT": "numberOfTimedOutThings",
@@ -66,6 +69,7 @@ class Rollouts:
         self.jobs = ground.kind("job")
         self.executions = Executions(ground.kind("job-execution"))
         self._snapshots = ground.kind("job-targets")
+        self._rest: dict[str, float] = {}
 
     def find(self, job_id: str) -> Document:
         """A job. Raises AwsError ResourceNotFoundException."""
@@ -128,8 +132,11 @@ class Rollouts:
             if executions.timed_out(execution, now):
                 self.end(execution, "TIMED_OUT")
         for job in self.jobs.values():
-            if job["status"] in OPEN:
+            if job["status"] in OPEN and self._rest.get(job["jobId"], 0.0) <= now:
+                begun = self._ground.clock()
                 self.advance(job["jobId"])
+                ended = self._ground.clock()
+                self._rest[job["jobId"]] = ended + REST * (ended - begun)
 
     def advance(self, job_id: str) -> None:
         """Do what a job has to do now."""
@@ -253,11 +260,15 @@ class Rollouts:
             self.remove(execution)
         self.jobs.delete(job["jobId"])
         self._snapshots.delete(job["jobId"])
+        self._rest.pop(job["jobId"], None)
         self.event(job, "deleted", "DELETED", {})
 
     def _abort_or_go_on(self, job: Document) -> None:
+        criteria = (job.get("abortConfig") or {}).get("criteriaList") or []
+        if not criteria:
+            return
         ended = [each for each in self.executions.newest(job["jobId"]) if each["status"] in TERMINAL]
-        for each in ((job.get("abortConfig") or {}).get("criteriaList")) or []:
+        for each in criteria:
             kinds = ("FAILED", "REJECTED", "TIMED_OUT") if each["failureType"] == "ALL" else (each["failureType"],)
             failed = sum(execution["status"] in kinds for execution in ended)
             if not ended or len(ended) < int(each["minNumberOfExecutedThings"]):
@@ -269,7 +280,7 @@ class Rollouts:
     def _complete(self, job_id: str) -> None:
         """A snapshot job is over when every target's last execution is, and any job after its end time."""
         job = self.jobs.get(job_id)
-        if job is None or job["status"] != "IN_PROGRESS":
+        if job is None or job["status"] != "IN_PROGRESS" or self.executions.has_pending(job_id):
             return
         newest = {each["thing"]: each["status"] for each in self.executions.newest(job_id)}
         if job.get("rolloutEnded"):

@@ -19,6 +19,7 @@ class Executions:
         self._kind = kind
         self._by_job: dict[str, dict[tuple[str, int], Document]] = {}
         self._by_thing: dict[str, dict[tuple[str, int], Document]] = {}
+        self._pending: dict[str, set[tuple[str, int]]] = {}
         for execution in kind.values():
             self._remember(execution)
 
@@ -26,6 +27,8 @@ class Executions:
         job, thing, number = execution["jobId"], execution["thing"], int(execution["executionNumber"])
         self._by_job.setdefault(job, {})[thing, number] = execution
         self._by_thing.setdefault(thing, {})[job, number] = execution
+        pending = self._pending.setdefault(job, set())
+        (pending.add if is_pending(execution) else pending.discard)((thing, number))
 
     def save(self, execution: Document) -> None:
         """Keep an execution, new or changed."""
@@ -41,6 +44,11 @@ class Executions:
             found.pop((inner, number), None)
             if not found:
                 index.pop(key, None)
+        self._pending.get(job, set()).discard((thing, number))
+
+    def has_pending(self, job: str) -> bool:
+        """Whether a device has an execution of a job before itself."""
+        return bool(self._pending.get(job))
 
     def everything(self) -> list[Document]:
         """Every execution."""

@@ -615,3 +615,22 @@ def test_a_rollout_of_1500_things_at_the_default_rate():
     assert len(bench.statuses()) == 1000
     bench.tick(60)
     assert len(bench.statuses()) == 1500
+
+
+def test_a_group_that_takes_long_to_look_at_is_looked_at_seldom():
+    bench = Bench(["a"])
+    looks = []
+
+    def slowly(name, *, recursive=False):
+        looks.append(bench.now)
+        bench.now += 1
+        return bench.group
+
+    bench.create(targets=["arn:aws:iot:us-east-1:000000000000:thinggroup/g"], targetSelection="CONTINUOUS")
+    bench.things_in = slowly
+    bench.tick()
+    count = len(looks)
+    bench.tick(5)
+    assert len(looks) == count
+    bench.tick(60)
+    assert len(looks) > count
