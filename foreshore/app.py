@@ -334,6 +334,10 @@ class App:
         for name in ("iotdata", "iotdevicegateway"):
             self.endpoint.mount(name, self.iot.handle_iot_data)
         self.endpoint.mount("iot-jobs-data", self.iot.handle_jobs_data)
+        self.iot.advisor_port = self.ports.take("advisor")
+        self.endpoint.mount("iotdeviceadvisor", self.iot.handle_device_advisor)
+        advisor = self.iot.advisor
+        self.endpoint.mount_admin("device-advisor", lambda request, target: advisor.page(target.path))
         engine = self.iot.engine
         self.endpoint.mount_admin("rules", lambda request, target: engine.admin(request))
         self.endpoints |= {

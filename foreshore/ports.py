@@ -15,6 +15,7 @@ DEFAULTS = {
     "core_mqtts": 8884,
     "stream_manager": 8088,
     "distribution": 8080,
+    "advisor": 8885,
 }
 _LISTEN = "0A"
 

@@ -56,6 +56,8 @@ SHELLS = {
     "greengrass/update_questions.py",
     "greengrass/telemetry_agent.py",
     "greengrass/watcher.py",
+    "iot/advisor/listener.py",
+    "iot/advisor/service.py",
     "iot/authority.py",
     "iot/mqtt/client.py",
     "iot/mqtt/server.py",

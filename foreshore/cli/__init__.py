@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "component": "List, deploy, restart and stop Greengrass components; read their configuration and logs.",
     "check": "Check recipes and templates.",
     "simulate": "Run a fleet of simulated devices.",
+    "device-advisor": "Test how one device copes with faults, by AWS Device Advisor's test cases.",
     "state": "Show or reset what the edge keeps on disk.",
     "trace": "Show the path of messages.",
     "logs": "Show or follow log lines.",
@@ -49,7 +50,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"foreshore.cli.{cmd_name}")
+        module = importlib.import_module(f"foreshore.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

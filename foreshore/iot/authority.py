@@ -113,6 +113,13 @@ def _name(common_name: str, organization: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
 class Authority:
     """Signs certificates with the CA kept in a folder (`ca.pem`, `ca.key`, `server.pem`, `server.key`)."""
 
@@ -202,6 +209,7 @@ class Authority:
         not_before: datetime,
         not_after: datetime,
         extensions: list[x509.ExtensionType],
+        signer: ec.EllipticCurvePrivateKey | None = None,
     ) -> x509.Certificate:
         issuer_key = self.ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         builder = (
@@ -225,7 +233,20 @@ class Authority:
         )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
-        return builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
+        return builder.sign(signer or self._key, hashes.SHA256())  # type: ignore[arg-type]
+
+    def issue_server(
+        self, names: list[str], not_before: datetime, not_after: datetime, *, unknown: bool = False
+    ) -> Issued:
+        """A server certificate for other names or times; with `unknown` a CA that nobody knows signs it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        san = x509.SubjectAlternativeName([_general_name(name) for name in names])
+        extensions: list[x509.ExtensionType] = [san, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])]
+        signer = ec.generate_private_key(ec.SECP256R1()) if unknown else None
+        certificate = self._sign(_name(names[0]), key.public_key(), not_before, not_after, extensions, signer)
+        return Issued(
+            certificate_id(der_of(certificate)), pem_of(certificate), _key_pem(key), _public_pem(key.public_key())
+        )
 
     def endorse(self, ca: x509.Certificate, now: int) -> str:
         """Vouch for another CA: its name and key signed by this one, so that who trusts `ca.pem` trusts it too.

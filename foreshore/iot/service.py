@@ -25,6 +25,7 @@ import orjson
 from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.http import Handler, Request, Response, Server, ServerProtocol
 from foreshore.iot.access import Identity, PolicyAccess, require
+from foreshore.iot.advisor.service import Advisor, Edge
 from foreshore.iot.authority import Authority, certificate_id, write_private
 from foreshore.iot.authorizers import Authorizers
 from foreshore.iot.bulk_registration import BulkRegistration
@@ -57,7 +58,7 @@ from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
 from foreshore.seams import EmitLog, EmitSpan, Invoke, InvokeResult, LogLine, Publication
-from foreshore.shapes.service_model import Service
+from foreshore.shapes.service_model import CallContext, Service
 
 MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
 ALPN = [*MQTT_ALPN, "x-amzn-http-ca", "http/1.1"]
@@ -105,7 +106,7 @@ class IotCore:
     ) -> None:
         self.arns = Arns(region, account)
         self.host = "127.0.0.1"
-        self.mqtt_port = self.mqtts_port = self.https_port = self.also_https_port = 0
+        self.mqtt_port = self.mqtts_port = self.https_port = self.also_https_port = self.advisor_port = 0
         self._log = log
         self._invoke = invoke
         self._check_roles = check_roles
@@ -218,9 +219,28 @@ class IotCore:
             self.role_aliases, self.registry, self._require, time.time,
             lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
         )  # fmt: skip
+        self.advisor = Advisor(self.ground, self.tags, self._advised_edge())
         self.resources = Resources(self.parts(), self.registry, self.policies)
         self.https = DeviceHttps(self.access, self.handle_data_plane, self.handle_jobs_data, credentials, self._upgrade)
         self._https_servers = [DeviceServer(self.broker, self.https.handle, self._failed) for _ in range(2)]
+
+    def _advised_edge(self) -> Edge:
+        """What Device Advisor may do here."""
+        prefix = self.arns.iot("cert/")
+        return Edge(
+            broker=self.broker, authority=self.authority, host=lambda: self.host, port=lambda: self.advisor_port,
+            server_context=self.server_context,
+            principals=lambda thing: [
+                arn.removeprefix(prefix) for arn in self.registry.principals.of(thing) if arn.startswith(prefix)
+            ],
+            policies=lambda arn, thing: [
+                self.policies.parsed(name) for name in self.policies.in_force(arn, thing or None)
+            ],
+            update_shadow=self.shadows.update,
+            create_job=lambda params: self.jobs.create(
+                params, CallContext("CreateJob", Request("POST", "/jobs", []), "")
+            ),
+        )  # fmt: skip
 
     @cached_property
     def control(self) -> Service:
@@ -237,6 +257,11 @@ class IotCore:
         """The `iot-jobs-data` API."""
         parts: list[Part] = [JobsData(self.job_devices, self.data_plane.permit), CommandsData(self.commands)]
         return service_of("iot-jobs-data", parts)
+
+    @cached_property
+    def device_advisor(self) -> Service:
+        """The `iotdeviceadvisor` API."""
+        return service_of("iotdeviceadvisor", [self.advisor])
 
     def parts(self) -> list[Part]:
         """The parts of the control plane, each with its operations."""
@@ -306,6 +331,7 @@ class IotCore:
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.advisor.stop()
             for server in self._https_servers:
                 await server.stop()
             await self.engine.stop()
@@ -375,6 +401,10 @@ class IotCore:
         if request.raw_path == "/mqtt":
             return await self.https.handle(request)
         return await self.data.handle(request)
+
+    async def handle_device_advisor(self, request: Request) -> Response:
+        """The `iotdeviceadvisor` API."""
+        return await self.device_advisor.handle(request)
 
     async def handle_data_plane(self, request: Request) -> Response:
         """The `iot-data` API alone."""

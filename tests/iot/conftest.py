@@ -60,6 +60,7 @@ class Edge:
         await self.iot.start("127.0.0.1", mqtt_port=0, mqtts_port=0, https_port=0)
         table = {"iot": self.iot.handle_iot, "iotdata": self.iot.handle_iot_data}
         table["iot-jobs-data"] = self.iot.handle_jobs_data
+        table["iotdeviceadvisor"] = self.iot.handle_device_advisor
 
         async def handle(request):
             return await table[request.header("authorization").split("/")[3]](request)

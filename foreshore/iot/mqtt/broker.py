@@ -173,6 +173,10 @@ class Core:
         self._last_connect[client_id] = self.now
         return True
 
+    def forgive_connect(self, client_id: str) -> None:
+        """The client's next CONNECT does not count as too early."""
+        self._last_connect.pop(client_id, None)
+
     def refuse(self, connection: Connection, code: int, why: str, text: str = "") -> None:
         """Refuse a CONNECT: MQTT 5 gets a CONNACK, 3.1.1 one only in the standard profile (AWS closes silently)."""
         self.counters["connect_failed"] += 1

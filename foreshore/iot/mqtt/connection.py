@@ -192,10 +192,10 @@ class Connection:
         if qos:
             packet_id = data[at : at + 2]
             at += 2
-            if packet_id == b"\0\0":
-                raise malformed("packet identifier 0")  # [MQTT-2.2.1-3]
         if at > stop:
             raise malformed("packet ends early")
+        if packet_id == b"\0\0":
+            raise malformed("packet identifier 0")  # [MQTT-2.2.1-3]
         core = self.core
         properties: Properties | None = None
         encoded = b""

@@ -38,10 +38,5 @@ ROWS: list[tuple[str, str, str]] = [
     ("Enhanced authentication (AUTH)", "no", "as AWS: refused with 0x8C"),
     ("Server redirection", "no", "as AWS"),
     ("WebSocket lifetime of 24 h, custom authorizer TTL", "yes", ""),
-    (
-        "Device Advisor faults",
-        "partly",
-        "withheld CONNACK, PUBACK, SUBACK, UNSUBACK, PINGRESP; delays; drops; TLS by `tls_faults`",
-    ),
     ("Standard profile (QoS 2, identifiers, wildcard retained)", "yes", "QoS 2 state is not kept over a restart"),
 ]
