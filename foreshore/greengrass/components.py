@@ -200,6 +200,7 @@ class ComponentUpdates:
         return True
 
 
+Settle = Callable[[], Awaitable[Mapping[str, str]]]
 Validate = Callable[[dict[str, object]], None]
 OnReport = Callable[[str, str], None]
 
@@ -248,7 +249,7 @@ class ConfigurationValidations:
 @dataclass(slots=True)
 class CoreContext:
     """What a core gives its component lifecycle. `ipc_socket` is absolute; `environment` is added to every step's;
-    `settle` waits until the core's own services have their present configuration."""
+    `settle` waits until the core's own services have their present configuration, and gives those that refuse it."""
 
     root: Path
     thing: str
@@ -263,7 +264,7 @@ class CoreContext:
     span: EmitSpan
     log: EmitLog
     environment: dict[str, str] = field(default_factory=dict)
-    settle: Callable[[], Awaitable[None]] | None = None
+    settle: Settle | None = None
 
 
 ComponentsFactory = Callable[[CoreContext], Components]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from foreshore.errors import ForeshoreError, UserError
@@ -21,6 +21,7 @@ from foreshore.greengrass.components import (
     DeploymentNotFound,
     DeploymentStatus,
     Profile,
+    Settle,
     Tokens,
 )
 from foreshore.greengrass.configuration import (
@@ -94,7 +95,7 @@ class Deployer:
         profile: Profile,
         say: Say,
         on_over: Callable[[Deployment, int], None],
-        settle_services: Callable[[], Awaitable[None]] | None = None,
+        settle_services: Settle | None = None,
         settle_s: float = SETTLE_S,
     ) -> None:
         self.groups: Groups = {}
@@ -316,17 +317,24 @@ class Deployer:
         used = self._provided_among(dependency for recipe in recipes.values() for dependency in recipe.dependencies)
         self._changes.apply(recipes, document, moment, used, self.provided)
         self.provided = used
-        if self._settle_services is not None:
-            await self._settle_services()
-        broken = await self._apply(deployment, wanted, work, list(wanted))
+        refused = await self._refused_by_services(document)
+        is_over = bool(refused) and document.failure_policy == "ROLLBACK"
+        broken = [] if is_over else await self._apply(deployment, wanted, work, list(wanted))
         if deployment.cancelled.is_set():
             # What was changed stays; the group's roots are those of the last deployment that ended (nucleus).
             self.groups = before.groups
             _cancel(deployment.status)
-        elif broken:
-            await self._failed(deployment, broken, before)
+        elif broken or refused:
+            await self._failed(deployment, broken, before, refused)
         else:
             deployment.status.status, deployment.status.detailed = "SUCCEEDED", "SUCCESSFUL"
+
+    async def _refused_by_services(self, document: DeploymentDocument) -> list[str]:
+        """Let the core's own services take their configuration; why those of the deployment refuse it."""
+        if self._settle_services is None:
+            return []
+        refused = await self._settle_services()
+        return [f"{name} refuses its configuration: {why}" for name, why in refused.items() if name in document.updates]
 
     def _before(self, deployment: Deployment) -> _Before:
         """What is there now, or was before the interrupted attempt."""
@@ -477,8 +485,10 @@ class Deployer:
 
     # failure
 
-    async def _failed(self, deployment: Deployment, broken: list[str], before: _Before) -> None:
-        cause = "\n".join(self.explain(name) for name in broken)
+    async def _failed(
+        self, deployment: Deployment, broken: list[str], before: _Before, causes: Sequence[str] = ()
+    ) -> None:
+        cause = "\n".join([*causes, *(self.explain(name) for name in broken)])
         bootstrapped = any(name not in self._processes.runners for name in broken)
         code = "COMPONENT_BOOTSTRAP_ERROR" if bootstrapped else "COMPONENT_BROKEN"
         detailed = "FAILED_ROLLBACK_NOT_REQUESTED"
@@ -507,6 +517,8 @@ class Deployer:
         self._configuration.restore(before.configuration, deployment.progress.touched)
         self.groups = before.groups
         self.provided = before.provided
+        if self._settle_services is not None:
+            await self._settle_services()
         again = Plan(add=work.add, remove=work.remove, reinstall=work.reinstall, restart=work.restart)
         tracked = [name for name in before.definitions if name not in before.broken]
         return not await self._apply(deployment, before.definitions, again, tracked)

@@ -37,6 +37,7 @@ class Services:
         self._document = document
         self._say = say
         self._taken: dict[str, Mapping[str, Any] | None] = {}
+        self._refused: dict[str, str] = {}
         self._lock = asyncio.Lock()
         self._pending: asyncio.Task[None] | None = None
         self._is_started = False
@@ -67,15 +68,18 @@ class Services:
         await asyncio.sleep(0)
         await self.settle()
 
-    async def settle(self) -> None:
-        """Wait until every service has its present configuration."""
+    async def settle(self) -> dict[str, str]:
+        """Wait until every service has its present configuration; give those that refuse theirs, and why."""
         async with self._lock:
             for name, service in self._services.items():
                 wanted = self._document(name)
                 if name in self._taken and self._taken[name] == wanted:
                     continue
                 self._taken[name] = wanted
+                self._refused.pop(name, None)
                 try:
                     await service.configure(wanted)
                 except ForeshoreError as error:
+                    self._refused[name] = str(error)
                     self._say(name, "ERROR", f"its configuration can't be taken: {error}")
+            return dict(self._refused)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from foreshore.greengrass.components import (
     DeploymentStatus,
     LocalDeploymentRequest,
     Profile,
+    Settle,
     Tokens,
 )
 from foreshore.greengrass.configuration import Configuration
@@ -84,7 +85,7 @@ class Supervisor:
         updates: ComponentUpdates | None = None,
         validations: ConfigurationValidations | None = None,
         project: Path | None = None,
-        settle: Callable[[], Awaitable[None]] | None = None,
+        settle: Settle | None = None,
         platform: Mapping[str, str] | None = None,
         settle_s: float = SETTLE_S,
     ) -> None:

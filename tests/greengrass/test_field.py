@@ -483,3 +483,20 @@ def test_a_core_without_client_device_auth_and_then_with_it(world):
         assert not client.reason.is_failure
     with Paho(world, "bare", "any-name", anybody) as client:
         assert client.reason.is_failure
+
+
+def test_a_configuration_that_can_not_be_fails_its_deployment(world, keeper):
+    """And is rolled back: who was let in before is let in after."""
+    wrong = {"deviceGroups": {**GROUPS, "definitions": {"x": {"selectionRule": "thing is x", "policyName": "all"}}}}
+    arn = "arn:aws:iot:us-east-1:000000000000:thing/north"
+    made = world.greengrass.create_deployment(targetArn=arn, components=components(**{AUTH: wrong}))
+    until(lambda: world.greengrass.get_deployment(deploymentId=made["deploymentId"])["deploymentStatus"] != "ACTIVE")
+    [effective] = [
+        each
+        for each in world.greengrass.list_effective_deployments(coreDeviceThingName="north")["effectiveDeployments"]
+        if each["deploymentId"] == made["deploymentId"]
+    ]
+    assert effective["coreDeviceExecutionStatus"] == "FAILED"
+    assert "selection rule 'thing is x'" in effective["reason"]
+    with Paho(world, "north", "keeper", keeper) as client:
+        assert not client.reason.is_failure
