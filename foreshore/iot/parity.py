@@ -84,7 +84,17 @@ ROWS: list[tuple[str, str, str]] = [
         "CBOR, events, deprecation and deletion after 12 hours. A placeholder that is a whole string of the template "
         "takes the value's own type. Not: the namespace AWS-IoT-FleetWise, the quota of executions at once a device.",
     ),
-    ("Certificate providers, OCSP stapling, custom server certificates", "no", "One local CA signs for all endpoints."),
+    (
+        "Certificate providers",
+        "yes",
+        "CSRs of fleet provisioning are signed by the function (5 s); the certificate has to be for the CSR's key.",
+    ),
+    ("OCSP stapling, custom server certificates", "no", "One local CA signs for all endpoints."),
+    (
+        "Device Defender: metrics reports of devices",
+        "partly",
+        "Checked and answered in JSON and CBOR; nothing is stored or detected, and no report is too soon.",
+    ),
     (
         "IoT policies",
         "yes",

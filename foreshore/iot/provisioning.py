@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot.authority import Authority, Issued
+from foreshore.iot.certificate_providers import CertificateProviders
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.job_rollouts import Bus
 from foreshore.iot.listing import tokens
@@ -65,6 +66,7 @@ class Provisioning:
         certificates: Certificates,
         policies: PolicyResources,
         provisioner: Provisioner,
+        providers: CertificateProviders,
         bus: Bus,
         invoke: Invoke | None,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -75,6 +77,7 @@ class Provisioning:
         self._certificates = certificates
         self._policies = policies
         self._provisioner = provisioner
+        self._providers = providers
         self._bus = bus
         self._invoke = invoke
         self._spawn = spawn
@@ -305,7 +308,7 @@ class Provisioning:
             if create == "create":
                 answer = self._pending(await self._authority.issue_keys(self._now()), publication)
             elif create:
-                answer = self._from_csr(request, publication)
+                answer = await self._from_csr(request, publication)
             else:
                 answer = await self._provision_device(template, request, publication)
             outcome = "accepted"
@@ -317,16 +320,21 @@ class Provisioning:
         if publication.client_id is None or not self._bus.deliver_to(publication.client_id, reply):
             self._bus.publish(reply)
 
-    def _from_csr(self, request: Document, publication: Publication) -> Document:
+    async def _from_csr(self, request: Document, publication: Publication) -> Document:
         pem = request.get("certificateSigningRequest")
         if not isinstance(pem, str):
             raise AwsError("InvalidCsr", "certificateSigningRequest is required.", 400)
-        return self._pending(self._authority.sign_request(pem, self._now()), publication)
+        issued = await self._providers.sign(pem, publication)
+        if issued is None:
+            return self._pending(self._authority.sign_request(pem, self._now()), publication)
+        answer = self._pending(issued, publication, certificateMode="SNI_ONLY")
+        self._certificates.trust(issued.certificate)
+        return answer
 
-    def _pending(self, issued: Issued, publication: Publication) -> Document:
+    def _pending(self, issued: Issued, publication: Publication, **more: str) -> Document:
         """Keep a new certificate until a template takes it, and give its token, which serves this principal alone."""
         identifier = issued.certificate_id
-        self._certificates.store(issued.certificate, identifier, "PENDING_ACTIVATION")
+        self._certificates.store(issued.certificate, identifier, "PENDING_ACTIVATION", **more)
         token = hashlib.sha512((self._ground.new_id() + self._ground.new_id()).encode()).hexdigest()
         until = self._ground.clock() + TOKEN_S
         self._tokens.put(token, {"certificateId": identifier, "until": until, "principal": publication.principal})

@@ -29,11 +29,13 @@ from foreshore.iot.advisor.service import Advisor, Edge
 from foreshore.iot.authority import Authority, certificate_id, write_private
 from foreshore.iot.authorizers import Authorizers
 from foreshore.iot.bulk_registration import BulkRegistration
+from foreshore.iot.certificate_providers import CertificateProviders
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.commands import Commands, CommandsData
 from foreshore.iot.control import Authorization, Part, service_of
 from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
+from foreshore.iot.defender_reports import DefenderReports
 from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
@@ -66,7 +68,7 @@ MAX_BODY = 1024 * 1024
 """Bytes of an HTTPS request's body; the largest that AWS takes is a payload of 128 KiB."""
 
 HOOK_S = 5.0
-"""Seconds a pre-provisioning hook has to answer."""
+"""Seconds a pre-provisioning hook, or a certificate provider, has to answer."""
 
 _CAPITALS = string.ascii_uppercase + string.digits
 
@@ -205,10 +207,13 @@ class IotCore:
         self.provisioner = Provisioner(
             self.ground, self.authority, self.certificates, self.registry, self.policies, self.groups
         )
+        hook = _limited(self._invoke, HOOK_S) if self._invoke else None
+        self.certificate_providers = CertificateProviders(self.ground, self.tags, hook)
         self.provisioning = Provisioning(
-            self.ground, self.tags, self.authority, self.certificates, self.policies, self.provisioner, self.broker,
-            self._invoke and _limited(self._invoke, HOOK_S), self._spawn,
+            self.ground, self.tags, self.authority, self.certificates, self.policies, self.provisioner,
+            self.certificate_providers, self.broker, hook, self._spawn,
         )  # fmt: skip
+        self.defender_reports = DefenderReports(self.broker, time.time)
         self.bulk_registration = BulkRegistration(self.ground, self.provisioner, files, self._spawn)
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
@@ -280,6 +285,7 @@ class IotCore:
             self.jobs,
             self.job_templates,
             self.commands,
+            self.certificate_providers,
             self.provisioning,
             self.bulk_registration,
         ]

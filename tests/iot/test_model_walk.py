@@ -115,7 +115,7 @@ def test_what_is_not_emulated_stands_in_the_parity_table(services):
     words = {
         "AuditSuppression": "Device Defender", "SecurityProfile": "Device Defender", "Stream": "streams",
         "OTAUpdate": "OTA", "Package": "software packages", "FleetMetric": "Fleet metrics",
-        "CertificateProvider": "Certificate providers", "EncryptionConfiguration": "encryption",
+        "EncryptionConfiguration": "encryption",
     }  # fmt: skip
     refused = " ".join(row.feature for row in rows() if row.state == "no")
     missing = found["iot"].not_emulated()

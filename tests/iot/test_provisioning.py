@@ -330,3 +330,64 @@ def test_override_settings(edge, settings, attributes, kind, groups):
     assert (shown["attributes"], shown["thingTypeName"]) == (attributes, kind)
     listed = iot.list_thing_groups_for_thing(thingName="t")["thingGroups"]
     assert [each["groupName"] for each in listed] == groups
+
+
+def test_a_certificate_provider_signs(edge, tmp_path):
+    iot = edge.client()
+    function = "arn:aws:lambda:us-east-1:000000000000:function:signer"
+    given = {"lambdaFunctionArn": function, "accountDefaultForOperations": ["CreateCertificateFromCsr"]}
+    made = iot.create_certificate_provider(certificateProviderName="own", **given)
+    with pytest.raises(iot.exceptions.LimitExceededException):
+        iot.create_certificate_provider(certificateProviderName="other", **given)
+    with pytest.raises(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_certificate_provider(certificateProviderName="own", **given)
+    assert iot.list_certificate_providers()["certificateProviders"] == [
+        {"certificateProviderName": "own", "certificateProviderArn": made["certificateProviderArn"]}
+    ]
+    assert iot.describe_certificate_provider(certificateProviderName="own")["lambdaFunctionArn"] == function
+    make_template(iot)
+    authority, key, events = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()), []
+
+    def sign(event, public=None):
+        events.append(json.loads(event))
+        request = x509.load_pem_x509_csr(events[-1]["certificateSigningRequest"].encode())
+        now = datetime.now(UTC)
+        signed = (
+            x509.CertificateBuilder()
+            .subject_name(request.subject)
+            .issuer_name(named("Own CA"))
+            .public_key(public or request.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(authority, hashes.SHA256())
+        )
+        pem = signed.public_bytes(serialization.Encoding.PEM).decode()
+        return json.dumps({"certificatePem": pem}).encode()
+
+    topic = "$aws/certificates/create-from-csr/json"
+    payload = json.dumps({"certificateSigningRequest": csr(key)}).encode()
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    wrong = (
+        lambda event: b"{}",
+        lambda event: b"no JSON",
+        lambda event: b'{"certificatePem": "no PEM"}',
+        lambda event: sign(event, other),
+    )
+    for answer in wrong:
+        edge.functions["signer"] = answer
+        assert ask(edge, topic, payload)[0] == "rejected"
+    edge.functions["signer"] = sign
+    assert ask(edge, topic, b'{"certificateSigningRequest": "x"}')[1]["errorCode"] == "InvalidCsr"
+    made = ask(edge, topic, payload, principal="claim")[1]
+    assert (events[-1]["principalId"], events[-1]["clientId"]) == ("claim", None)
+    request = {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"Serial": "5"}}
+    topic = "$aws/provisioning-templates/fleet/provision/json"
+    assert ask(edge, topic, json.dumps(request).encode(), principal="claim")[1]["thingName"] == "pump_5"
+    connect(edge, tmp_path, made["certificatePem"], key_pem(key), "pump_5").disconnect().result(20)
+    iot.update_certificate_provider(certificateProviderName="own", lambdaFunctionArn=function)
+    iot.delete_certificate_provider(certificateProviderName="own")
+    made = ask(edge, "$aws/certificates/create-from-csr/json", payload)[1]
+    assert (
+        "Foreshore Local CA" in x509.load_pem_x509_certificate(made["certificatePem"].encode()).issuer.rfc4514_string()
+    )
