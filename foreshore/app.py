@@ -273,7 +273,8 @@ class App:
         self._stops.append(objects.close)
         self.greengrass = GreengrassCloud(
             state=self.state, region=self.project.region, account=self.project.account, things_of=things_of,
-            fetch=objects.fetch, lambda_code=self._lambda_code if self.functions is not None else None,
+            groups_of=iot.groups.all_of, fetch=objects.fetch,
+            lambda_code=self._lambda_code if self.functions is not None else None,
             endpoint=lambda: str(self.endpoints["aws"]),
             say=lambda level, text: self.recorder.say("foreshore", text, level=level),
         )  # fmt: skip

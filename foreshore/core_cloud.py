@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,12 +14,16 @@ from foreshore.greengrass.cloud.artifacts import digest_of
 from foreshore.greengrass.cloud.service import Order, ReadArtifact
 from foreshore.greengrass.components import DeploymentStatus
 from foreshore.greengrass.deployments import read_document
+from foreshore.greengrass.lifecycle import State
 from foreshore.greengrass.provided import GGC_VERSION
 from foreshore.greengrass.recipes import Recipe, parse
+from foreshore.greengrass.resolution import Available
 from foreshore.greengrass.supervisor import Supervisor
 from foreshore.http import Client
 
 _STATES = ("NEW", "INSTALLED", "STARTING", "RUNNING", "STOPPING", "ERRORED", "BROKEN", "FINISHED")
+
+MAX_DETAILS = 1000
 
 
 class CloudCore:
@@ -48,12 +53,40 @@ class CloudCore:
                 "componentVersion": each.version,
                 "lifecycleState": each.state if each.state in _STATES else "NEW",
                 "isRoot": each.name in roots,
+                **self._failure(each.name),
             }
             for each in self._supervisor.statuses()
         ]
 
+    def _failure(self, name: str) -> dict[str, Any]:
+        """Why a component is ERRORED or BROKEN; empty for others."""
+        runner = self._supervisor.processes.runners.get(name)
+        if runner is None or runner.machine.state not in (State.ERRORED, State.BROKEN):
+            return {}
+        machine = runner.machine
+        return {
+            "lifecycleStateDetails": machine.status_reason[:MAX_DETAILS] or machine.status_code,
+            "lifecycleStatusCodes": [machine.status_code],
+        }
+
+    def groups(self) -> dict[str, dict[str, str]]:
+        """The root components of each deployment group."""
+        return self._supervisor.deployer.groups
+
+    def known(self) -> Available:
+        """The recipes at hand."""
+        return {
+            name: {version: recipe.dependencies for version, recipe in versions.items()}
+            for name, versions in self._supervisor.recipes.known().items()
+        }
+
     async def deploy(self, order: Order, read: ReadArtifact, /) -> DeploymentStatus:
-        """Bring recipes and artifacts in, deploy, and wait for the end."""
+        """Bring recipes and artifacts in, deploy, and wait for the end.
+
+        One that the core already has, because it died before it could tell, is waited for only.
+        """
+        if order.id in self._supervisor.deployer.deployments:
+            return await self._supervisor.wait(order.id)
         shutil.rmtree(self._inbox, ignore_errors=True)
         recipes, artifacts = self._inbox / "recipes", self._inbox / "artifacts"
         recipes.mkdir(parents=True)
@@ -63,8 +96,8 @@ class CloudCore:
             await self._fetch(parse(text, name), artifacts, read)
         self._supervisor.artifacts.copy_in(artifacts)
         self._supervisor.recipes.take(recipes)
-        document = read_document(order.document, "deployment")
-        return await self._supervisor.wait(await self._supervisor.deploy_document(document))
+        document = replace(read_document(order.document, "deployment"), memberships=order.memberships)
+        return await self._supervisor.wait(await self._supervisor.deploy_document(document, order.id))
 
     async def _fetch(self, recipe: Recipe, folder: Path, read: ReadArtifact) -> None:
         """The artifacts of the manifest for this platform, each with its digest checked."""

@@ -30,6 +30,7 @@ from foreshore.greengrass.configuration import (
     snapshot_records,
 )
 from foreshore.greengrass.deployment_configuration import DeploymentConfiguration, Moment
+from foreshore.greengrass.deployment_errors import failure_of
 from foreshore.greengrass.deployment_journal import KEPT, UNFINISHED, DeploymentJournal, Record
 from foreshore.greengrass.deployments import (
     Definition,
@@ -142,9 +143,9 @@ class Deployer:
         for deployment in self.deployments.values():
             deployment.over.set()
 
-    def enqueue(self, document: DeploymentDocument, group: str) -> str:
+    def enqueue(self, document: DeploymentDocument, group: str, identifier: str = "") -> str:
         """Queue a deployment and keep it; give its id. A delta is joined with its group when its turn comes."""
-        status = DeploymentStatus(str(uuid.uuid4()), "QUEUED", time.time_ns() // 1_000_000)
+        status = DeploymentStatus(identifier or str(uuid.uuid4()), "QUEUED", time.time_ns() // 1_000_000)
         deployment = Deployment(Record(status.id, group, document, status))
         if self._journal is not None:
             self._journal.add(deployment.record)
@@ -204,8 +205,7 @@ class Deployer:
             else:
                 await self._deploy(deployment)
         except ForeshoreError as error:
-            code = _ERROR_CODES.get(getattr(error, "code", ""), "DEPLOYMENT_DOCUMENT_NOT_VALID")
-            _fail(status, "FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", code], ["REQUEST_ERROR"], str(error))
+            _fail(status, "FAILED_NO_STATE_CHANGE", *failure_of(error), str(error))
         except Exception as error:
             # A bug or a full disk must fail this deployment, not end the queue.
             cause = f"{type(error).__name__}: {error}"
@@ -311,7 +311,7 @@ class Deployer:
             deployment.progress.groups = before.groups
             deployment.progress.configured_ms = moment.timestamp
             self._keep(deployment)
-        self.groups = {**self.groups, deployment.group: dict(document.components)}
+        self.groups = {**self._kept(document), deployment.group: dict(document.components)}
         if work.bootstrap:
             await self._processes.close(list(self._processes.runners))
         used = self._provided_among(dependency for recipe in recipes.values() for dependency in recipe.dependencies)
@@ -371,7 +371,7 @@ class Deployer:
     def _resolve(
         self, group: str, document: DeploymentDocument, known: Mapping[str, Mapping[Version, Recipe]]
     ) -> dict[str, Version]:
-        groups = {**self.groups, group: document.components}
+        groups = {**self._kept(document), group: document.components}
         roots: dict[str, dict[str, Range]] = {}
         for other, components in groups.items():
             for name, text in components.items():
@@ -388,6 +388,9 @@ class Deployer:
         for note in resolution.notes:
             self._say("WARN", note)
         return resolution.versions
+
+    def _kept(self, document: DeploymentDocument) -> Groups:
+        return {name: roots for name, roots in self.groups.items() if document.keeps(name)}
 
     # stop and start
 
@@ -531,17 +534,3 @@ def _fail(status: DeploymentStatus, detailed: str, stack: list[str], types: list
 
 def _cancel(status: DeploymentStatus) -> None:
     status.status, status.detailed = "CANCELED", "CANCELED"
-
-
-_ERROR_CODES = {
-    "component-not-found": "NO_AVAILABLE_COMPONENT_VERSION",
-    "dependency-conflict": "NO_AVAILABLE_COMPONENT_VERSION",
-    "dependency-cycle": "COMPONENT_CIRCULAR_DEPENDENCY_ERROR",
-    "bad-recipe": "RECIPE_PARSE_ERROR",
-    "bad-document": "RECIPE_PARSE_ERROR",
-    "no-manifest": "NO_APPLICABLE_COMPONENT_PLATFORM_MANIFEST",
-    "no-artifact": "ARTIFACT_DOWNLOAD_ERROR",
-    "artifact-digest": "ARTIFACT_CHECKSUM_MISMATCH",
-    "configuration-refused": "COMPONENT_CONFIGURATION_NOT_VALID",
-    "NotEmulated": "NO_AVAILABLE_COMPONENT_VERSION",
-}

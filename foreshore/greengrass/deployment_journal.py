@@ -110,4 +110,12 @@ def read_record(value: Mapping[str, Any]) -> DeploymentDocument:
     updates = {
         name: ConfigurationUpdate(update["merge"], tuple(update["reset"])) for name, update in value["updates"].items()
     }
-    return DeploymentDocument(**{**value, "updates": updates, "remove": tuple(value["remove"])})
+    memberships = value.get("memberships")
+    return DeploymentDocument(
+        **{
+            **value,
+            "updates": updates,
+            "remove": tuple(value["remove"]),
+            "memberships": None if memberships is None else tuple(memberships),
+        }
+    )

@@ -32,7 +32,8 @@ class DeploymentDocument:
     """A deployment as AWS's CreateDeployment takes it. `components` is {name: version requirement}.
 
     A local deployment `is_delta`: its components join those of its group, without those it removes, and `whole` makes
-    it a deployment of the group at the moment when it is carried out.
+    it a deployment of the group at the moment when it is carried out. `memberships` are the core's thing groups as
+    `thinggroup/<name>`, those above them too, where the cloud says; None: what any group brought stays.
     """
 
     target_arn: str = ""
@@ -46,6 +47,13 @@ class DeploymentDocument:
     validation_timeout_s: float = 30.0
     is_delta: bool = False
     remove: tuple[str, ...] = ()
+    memberships: tuple[str, ...] | None = None
+
+    def keeps(self, group: str) -> bool:
+        """Whether what another group brought stays: not if the core has left that thing group (nucleus,
+        DefaultDeploymentTask)."""
+        is_left = self.memberships is not None and group not in self.memberships
+        return not (is_left and group.startswith(GROUP_PREFIX))
 
     def whole(self, running: Mapping[str, str]) -> DeploymentDocument:
         """The deployment with all of its group's root components; `running` are those there now."""

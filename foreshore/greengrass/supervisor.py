@@ -295,9 +295,9 @@ class Supervisor:
         )
         return self.deployer.enqueue(document, group)
 
-    async def deploy_document(self, document: DeploymentDocument) -> str:
+    async def deploy_document(self, document: DeploymentDocument, identifier: str = "") -> str:
         """Queue a deployment of a whole group: its components replace the group's former ones."""
-        return self.deployer.enqueue(document, document.group)
+        return self.deployer.enqueue(document, document.group, identifier)
 
     async def deploy_project(self, project: Path, recipes: Path | None = None) -> str:
         """Queue `<project>/recipes/deployment.yaml`, or all recipes there when there is none; give its id.

@@ -164,7 +164,11 @@ def test_conflicts_change_nothing(tmp_path: Path) -> None:
         status = await bench.deploy(app="1.0.0")
         assert status.detailed == "FAILED_NO_STATE_CHANGE"
         assert "app asks ^2.0.0; at hand: 1.0.0" in status.failure_cause
-        assert status.error_stack == ["DEPLOYMENT_FAILURE", "NO_AVAILABLE_COMPONENT_VERSION"]
+        assert status.error_stack == [
+            "DEPLOYMENT_FAILURE",
+            "NO_AVAILABLE_COMPONENT_VERSION",
+            "COMPONENT_VERSION_REQUIREMENTS_NOT_MET",
+        ]
         with pytest.raises(UserError, match="MERGE"):
             await bench.deploy_with({"app": {"MERGEE": {}}}, {})
 

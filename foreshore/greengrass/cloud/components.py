@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -18,7 +19,7 @@ from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.documents import read
 from foreshore.greengrass.provided import DEFAULTS, PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipes import Dependency, Recipe, parse, select_manifest
-from foreshore.greengrass.resolution import resolve
+from foreshore.greengrass.resolution import Available, resolve
 from foreshore.greengrass.versions import BadVersion, Range, Version
 from foreshore.shapes.service_model import CallContext, OperationHandler, Params, paginate
 
@@ -230,14 +231,22 @@ class Components:
         item = self._named(params)
         self._store.delete("component", f"{item['componentName']}:{item['componentVersion']}")
 
-    def recipes(self, wanted: dict[str, str]) -> list[Item]:
-        """The stored versions that components {name: version} and their dependencies resolve to. Raises UserError."""
-        roots = {name: {"the deployment": Range.parse(version)} for name, version in wanted.items()}
-        versions = resolve(roots, self._available(), PROVIDED_VERSIONS).versions
-        return [self.find(name, str(version)) for name, version in versions.items() if name not in PROVIDED]
+    def recipes(self, groups: Mapping[str, Mapping[str, str]], known: Available) -> dict[str, Item]:
+        """The versions kept here that a core is to run, by name, without those of which it has the only recipe.
 
-    def _available(self) -> dict[str, dict[Version, Any]]:
-        found: dict[str, dict[Version, dict[str, Dependency]]] = {}
+        `groups` are the root components of each of its deployments, {group: {name: version}}, `known` the recipes it
+        has. Raises UserError when they can't be satisfied together.
+        """
+        roots: dict[str, dict[str, Range]] = {}
+        for group, components in groups.items():
+            for name, version in components.items():
+                roots.setdefault(name, {})[group] = Range.parse(version)
+        versions = resolve(roots, self._available(known), PROVIDED_VERSIONS).versions
+        found = {name: self._store.get("component", f"{name}:{version}") for name, version in versions.items()}
+        return {name: item for name, item in found.items() if item is not None}
+
+    def _available(self, known: Available) -> dict[str, dict[Version, Mapping[str, Dependency]]]:
+        found = {name: dict(versions) for name, versions in known.items()}
         for item in self._store.all("component"):
             if item["status"]["componentState"] == "DEPLOYABLE":
                 recipe = parse(item["recipe"], item["arn"])

@@ -6,7 +6,7 @@ Source: AWS IoT Greengrass V2 API reference.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from foreshore.errors import AwsError
@@ -46,8 +46,12 @@ class Cores:
             "UntagResource": self.untag,
         }
 
-    def seen(self, thing: str, facts: Item, installed: list[Item]) -> None:
-        """Keep what a core says of itself, when it changed. `installed` has name, version, state and isRoot."""
+    def seen(self, thing: str, facts: Item, installed: list[Item], *, is_report: bool = False) -> None:
+        """Keep what a core says of itself, when it changed or is a report. `installed` is `CoreHandle.components`.
+
+        A core reports when it starts, when it took a deployment and when a component is BROKEN (API reference,
+        GetCoreDevice); what changes between two reports is seen here too.
+        """
         known = self._store.get("core", thing) or {}
         now = self._ground.clock()
         before = {each["componentName"]: each for each in known.get("installed", [])}
@@ -57,9 +61,15 @@ class Cores:
             each["lastStatusChangeTimestamp"] = old["lastStatusChangeTimestamp"] if is_same else now
         is_broken = any(each["lifecycleState"] == "BROKEN" for each in installed)
         fresh = {**facts, "status": "UNHEALTHY" if is_broken else "HEALTHY", "installed": installed}
-        if {key: known.get(key) for key in fresh} != fresh:
-            core = {"coreDeviceThingName": thing, "tags": known.get("tags", {}), "lastStatusUpdateTimestamp": now}
+        if is_report or {key: known.get(key) for key in fresh} != fresh:
+            core = {"coreDeviceThingName": thing, "tags": {}, "sources": {}, **known, "lastStatusUpdateTimestamp": now}
             self._store.put("core", thing, {**core, **fresh})
+
+    def installed_by(self, thing: str, deployment: str, names: Iterable[str]) -> None:
+        """A deployment has brought components to a core, or kept them there."""
+        core = self.find(thing)
+        core.setdefault("sources", {}).update(dict.fromkeys(names, deployment))
+        self._store.put("core", thing, core)
 
     def find(self, thing: str) -> Item:
         """One core. Raises AwsError ResourceNotFoundException."""
@@ -70,7 +80,8 @@ class Cores:
 
     def get(self, params: Params, context: CallContext) -> Params:
         """GetCoreDevice."""
-        return {key: value for key, value in self.find(params["coreDeviceThingName"]).items() if key != "installed"}
+        core = self.find(params["coreDeviceThingName"])
+        return {key: value for key, value in core.items() if key not in ("installed", "sources")}
 
     def list_cores(self, params: Params, context: CallContext) -> Params:
         """ListCoreDevices, by status, runtime, and a thing group whose deployment they carried out, members or not."""
@@ -99,7 +110,16 @@ class Cores:
 
     def list_installed(self, params: Params, context: CallContext) -> Params:
         """ListInstalledComponents; by default the root components only."""
-        items = self.find(params["coreDeviceThingName"])["installed"]
+        core = self.find(params["coreDeviceThingName"])
+        sources, reported = core.get("sources", {}), core["lastStatusUpdateTimestamp"]
+        items = [
+            {
+                **each,
+                "lastReportedTimestamp": reported,
+                "lastInstallationSource": sources.get(each["componentName"], "LOCAL"),
+            }
+            for each in core["installed"]
+        ]
         if params.get("topologyFilter", "ROOT") == "ROOT":
             items = [each for each in items if each["isRoot"]]
         page, token = paginate(

@@ -16,6 +16,7 @@ from foreshore.greengrass.cloud.components import Components
 from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.deployments import read_document
 from foreshore.greengrass.provided import PROVIDED
+from foreshore.greengrass.versions import BadVersion, Version
 from foreshore.shapes.service_model import CallContext, OperationHandler, Params, paginate
 
 _TARGET = re.compile(r"^arn:[^:]*:iot:[^:]*:\d*:(?P<kind>thing|thinggroup)/(?P<name>.+)$")
@@ -106,6 +107,7 @@ class Deployments:
             self._store.put("deployment", identifier, item)
             if token:
                 self._store.put("deployment-token", token, made)
+            self._match(item)
         self._changed()
         return made
 
@@ -115,6 +117,7 @@ class Deployments:
             version = wish.get("componentVersion")
             if version is None:
                 raise AwsError("ValidationException", f"{name} has no componentVersion.", 400)
+            _check_version(name, version)
             if name not in PROVIDED:
                 state = self._components.find(name, version)["status"]["componentState"]
                 if state != "DEPLOYABLE":
@@ -196,22 +199,22 @@ class Deployments:
         return self._store.all("execution", f"{identifier}/")
 
     def waiting(self, thing: str) -> list[Item]:
-        """The executions that a core has to carry out, oldest deployment first; made now where there is none."""
+        """The executions that a core has to carry out, those of the oldest deployment first."""
         found = []
-        for item in sorted(self._store.all("deployment"), key=_age):
-            if not item["isLatestForTarget"] or item["deploymentStatus"] == "CANCELED":
+        for execution in self._store.all("execution"):
+            if execution["thing"] != thing or execution["coreDeviceExecutionStatus"] in OVER:
                 continue
-            if thing not in self._things(item):
-                continue
-            execution = self._store.get("execution", f"{item['deploymentId']}/{thing}") or self._enter(item, thing)
-            if execution["coreDeviceExecutionStatus"] not in OVER and self._may_tell(item, execution):
-                found.append(execution)
-        return found
+            item = self._store.get("deployment", execution["deploymentId"])
+            if item is not None and self._may_tell(item, execution):
+                found.append((_age(item), execution))
+        return [execution for _, execution in sorted(found, key=lambda each: each[0])]
 
     def _may_tell(self, item: Item, execution: Item) -> bool:
         """Whether the rollout's rate lets this core begin. One that has begun goes on."""
         if "begun" in execution:
             return True
+        if not item["isLatestForTarget"] or item["deploymentStatus"] == "CANCELED":
+            return False
         others = self.executions_of(item["deploymentId"])
         told = [each["begun"] for each in others if "begun" in each]
         done = sum(each["coreDeviceExecutionStatus"] in rollouts.SUCCESSES for each in others)
@@ -232,16 +235,40 @@ class Deployments:
             self._store.put("group-core", f"{target} {thing}", {"thing": thing})
             self.set_execution(execution, "SUCCEEDED", reason)
 
-    def expire(self) -> None:
-        """Make executions TIMED_OUT whose time is over."""
+    def review(self) -> None:
+        """Queue the latest deployments for cores that joined their targets, forget what waits for those that left, and
+        make executions TIMED_OUT whose time is over."""
+        for item in self._store.all("deployment"):
+            if item["isLatestForTarget"] and item["deploymentStatus"] != "CANCELED":
+                self._match(item)
         now = self._ground.clock()
         for execution in self._store.all("execution"):
-            if execution["coreDeviceExecutionStatus"] != "IN_PROGRESS":
+            if execution["coreDeviceExecutionStatus"] in OVER or "begun" not in execution:
                 continue
-            configuration = self.find(execution["deploymentId"])["iotJobConfiguration"]
-            deadline = rollouts.deadline_of(configuration, execution["begun"])
+            deployment = self._store.get("deployment", execution["deploymentId"]) or {}
+            deadline = rollouts.deadline_of(deployment.get("iotJobConfiguration", {}), execution["begun"])
             if deadline is not None and now >= deadline:
                 self.set_execution(execution, "TIMED_OUT", "The deployment did not end in time.")
+
+    def _match(self, item: Item) -> None:
+        """Make a deployment's executions those of its target's things, and of those that have begun."""
+        identifier = item["deploymentId"]
+        there = {each["thing"]: each for each in self.executions_of(identifier)}
+        things = self._things(item)
+        joined = [thing for thing in things if thing not in there]
+        left = [
+            thing
+            for thing in there.keys() - set(things)
+            if "begun" not in there[thing] and there[thing]["coreDeviceExecutionStatus"] not in OVER
+        ]
+        if not joined and not left:
+            return
+        with self._store.database.transaction():
+            for thing in joined:
+                self._enter(item, thing)
+            for thing in left:
+                self._store.delete("execution", f"{identifier}/{thing}")
+            self._settle(identifier)
 
     def _things(self, item: Item) -> list[str]:
         try:
@@ -249,7 +276,7 @@ class Deployments:
         except AwsError:
             return []
 
-    def _enter(self, item: Item, thing: str) -> Item:
+    def _enter(self, item: Item, thing: str) -> None:
         now = self._ground.clock()
         execution = {
             "deploymentId": item["deploymentId"],
@@ -262,11 +289,11 @@ class Deployments:
             "creationTimestamp": now,
             "modifiedTimestamp": now,
         }
-        return self.set_execution(execution, "QUEUED")
+        self.set_execution(execution, "QUEUED", settle=False)
 
     def set_execution(
         self, execution: Item, status: str, reason: str = "", details: Item | None = None, *, settle: bool = True
-    ) -> Item:
+    ) -> None:
         """Write where a core's execution stands; with `settle` the deployment's status follows."""
         execution |= {
             "coreDeviceExecutionStatus": status,
@@ -278,15 +305,19 @@ class Deployments:
         identifier = execution["deploymentId"]
         with self._store.database.transaction():
             self._store.put("execution", f"{identifier}/{execution['thing']}", execution)
-            item = self._store.get("deployment", identifier)
-            if settle and item is not None and item["deploymentStatus"] != "CANCELED":
-                states = {each["thing"]: each["coreDeviceExecutionStatus"] for each in self.executions_of(identifier)}
-                absent = ["QUEUED" for thing in self._things(item) if thing not in states]
-                item["deploymentStatus"] = status_of([*states.values(), *absent])
-                self._store.put("deployment", identifier, item)
-                if rollouts.is_to_abort(item["iotJobConfiguration"], list(states.values())):
-                    self._end(item)
-        return execution
+            if settle:
+                self._settle(identifier)
+
+    def _settle(self, identifier: str) -> None:
+        """Write a deployment's status by its executions'."""
+        item = self._store.get("deployment", identifier)
+        if item is None or item["deploymentStatus"] == "CANCELED":
+            return
+        states = [each["coreDeviceExecutionStatus"] for each in self.executions_of(identifier)]
+        item["deploymentStatus"] = status_of(states)
+        self._store.put("deployment", identifier, item)
+        if rollouts.is_to_abort(item["iotJobConfiguration"], states):
+            self._end(item)
 
     def is_over(self, execution: Item) -> bool:
         """Whether an execution was canceled, or timed out, since it was read."""
@@ -314,6 +345,13 @@ class Deployments:
             ],
             "nextToken": token,
         }
+
+
+def _check_version(name: str, text: str) -> None:
+    try:
+        Version.parse(text)
+    except BadVersion as error:
+        raise AwsError("ValidationException", f"{name}: {error}", 400) from None
 
 
 def _job(item: Item) -> Item:

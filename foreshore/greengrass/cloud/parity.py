@@ -11,10 +11,16 @@ ROWS: list[tuple[str, str, str]] = [
         "Deployments to things and thing groups",
         "partly",
         "policies, rollouts, abort criteria, time limits, revisions, cancellation; delivered to this edge's cores; "
-        "a group's deployment is COMPLETED when all its cores are, and ACTIVE again when one joins; "
+        "a group's deployment is COMPLETED when all its cores are, and ACTIVE again when one joins; what a group "
+        "brought goes with the next deployment after the core left it; "
         "parentTargetArn is NotEmulated; the IoT job is named, not made",
     ),
-    ("Core devices, installed components, effective deployments", "yes", ""),
+    (
+        "Core devices, installed components, effective deployments",
+        "yes",
+        "seen as they change, where AWS's cores report at times; lastInstallationSource of what a local deployment "
+        "changed later stays the cloud deployment's",
+    ),
     ("Client device associations, connectivity information, service role", "yes", "the role is kept, not asked"),
     ("Tags", "yes", "of component versions, deployments and core devices"),
     ("AWS's public components", "partly", "those that the core itself stands for, one version each"),

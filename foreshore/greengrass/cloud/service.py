@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from foreshore.errors import AwsError, ForeshoreError, UserError
+from foreshore.errors import ForeshoreError, UserError
 from foreshore.greengrass.cloud.artifacts import Artifacts, FetchObject
 from foreshore.greengrass.cloud.components import Components
 from foreshore.greengrass.cloud.connectivity import Directory
@@ -24,20 +24,28 @@ from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, docume
 from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf
 from foreshore.greengrass.cloud.store import Ground, Store
 from foreshore.greengrass.components import DeploymentStatus
-from foreshore.greengrass.deployments import read_document
+from foreshore.greengrass.deployment_errors import failure_of
+from foreshore.greengrass.deployments import GROUP_PREFIX, read_document
+from foreshore.greengrass.recipes import parse
+from foreshore.greengrass.resolution import Available
 from foreshore.http import Request, Response
 
 LOOK_S = 1.0
 Say = Callable[[str, str], None]
+GroupsOf = Callable[[str], list[str]]
+"""`(thing) -> thing groups`, those above them too."""
 ReadArtifact = Callable[[str], Awaitable[bytes]]
 """`(URI) -> bytes`. Raises AwsError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a core is to do: a deployment document (JSON) and the recipes (JSON) of all its components by name."""
+    """What a core is to do: a deployment's id and document (JSON), the core's thing groups (`thinggroup/<name>`), and
+    the recipes (JSON) by component that the core may not have. The same id twice is one deployment."""
 
+    id: str
     document: str
+    memberships: tuple[str, ...]
     recipes: dict[str, str]
 
 
@@ -51,7 +59,15 @@ class CoreHandle(Protocol):
         ...
 
     def components(self) -> list[dict[str, Any]]:
-        """`componentName`, `componentVersion`, `lifecycleState` and `isRoot` of each."""
+        """`componentName`, `componentVersion`, `lifecycleState`, `isRoot` of each, and why one has failed."""
+        ...
+
+    def groups(self) -> Mapping[str, Mapping[str, str]]:
+        """The root components of each deployment group, {group: {name: version}}."""
+        ...
+
+    def known(self) -> Available:
+        """The recipes at hand."""
         ...
 
     async def deploy(self, order: Order, read: ReadArtifact, /) -> DeploymentStatus:
@@ -69,6 +85,7 @@ class GreengrassCloud:
         region: str,
         account: str,
         things_of: ThingsOf,
+        groups_of: GroupsOf,
         fetch: FetchObject,
         lambda_code: LambdaCodeOf | None,
         endpoint: Callable[[], str],
@@ -82,6 +99,7 @@ class GreengrassCloud:
         self.cores = Cores(ground, things_of)
         self.directory = Directory(self.cores)
         self._service = control_plane(self.components, self.deployments, self.cores)
+        self._groups_of = groups_of
         self._say = say
         self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}
 
@@ -98,7 +116,7 @@ class GreengrassCloud:
     def register(self, core: CoreHandle) -> None:
         """A core has connected: deliver to it from now on."""
         event = asyncio.Event()
-        self._look(core)
+        self._look(core, is_report=True)
         self._handles[core.thing] = (core, event, asyncio.ensure_future(self._serve(core, event)))
 
     async def unregister(self, thing: str) -> None:
@@ -118,14 +136,14 @@ class GreengrassCloud:
         for _, event, _ in self._handles.values():
             event.set()
 
-    def _look(self, core: CoreHandle) -> None:
-        self.cores.seen(core.thing, core.facts(), core.components())
+    def _look(self, core: CoreHandle, *, is_report: bool = False) -> None:
+        self.cores.seen(core.thing, core.facts(), core.components(), is_report=is_report)
 
     async def _serve(self, core: CoreHandle, event: asyncio.Event) -> None:
         while True:
             try:
                 self._look(core)
-                self.deployments.expire()
+                self.deployments.review()
                 for execution in self.deployments.waiting(core.thing):
                     if not self.deployments.is_over(execution):
                         await self._carry_out(core, execution)
@@ -139,27 +157,46 @@ class GreengrassCloud:
             event.clear()
 
     async def _carry_out(self, core: CoreHandle, execution: dict[str, Any]) -> None:
-        item = self.deployments.find(execution["deploymentId"])
+        identifier = execution["deploymentId"]
+        item = self.deployments.find(identifier)
         self.deployments.begin(execution)
-        text = document_text(item)
         try:
-            wanted = dict(read_document(text, "deployment").components)
-            recipes = {each["componentName"]: each["recipe"] for each in self.components.recipes(wanted)}
-            status = await core.deploy(Order(text, recipes), self.artifacts.read)
+            order = self._order(core, item)
+            status = await core.deploy(order, self.artifacts.read)
         except ForeshoreError as error:
             cause = error.what if isinstance(error, UserError) else str(error)
-            code = error.code if isinstance(error, AwsError) else "DEPLOYMENT_DOCUMENT_NOT_VALID"
-            status = DeploymentStatus(
-                "", "FAILED", 0, "FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", code], ["REQUEST_ERROR"], cause
-            )
+            status = DeploymentStatus(identifier, "FAILED", 0, "FAILED_NO_STATE_CHANGE", *failure_of(error), cause)
         if status.status in ("QUEUED", "IN_PROGRESS") or self.deployments.is_over(execution):
             return
         reason = f"{status.detailed}: {status.failure_cause}" if status.failure_cause else status.detailed
+        self._look(core, is_report=True)
         if status.status == "SUCCEEDED":
+            self.cores.installed_by(core.thing, identifier, _brought(item, order.recipes))
             self.deployments.succeed(execution, reason)
             return
         details = _details(status.error_stack, status.error_types)
         self.deployments.set_execution(execution, status.status, reason, details)
+
+    def _order(self, core: CoreHandle, item: dict[str, Any]) -> Order:
+        """What a deployment asks of a core, beside what its other deployments ask. Raises UserError."""
+        text = document_text(item)
+        memberships = tuple(f"{GROUP_PREFIX}{name}" for name in self._groups_of(core.thing))
+        document = replace(read_document(text, "deployment"), memberships=memberships)
+        groups = {group: roots for group, roots in core.groups().items() if document.keeps(group)}
+        found = self.components.recipes({**groups, document.group: document.components}, core.known())
+        recipes = {name: each["recipe"] for name, each in found.items()}
+        return Order(item["deploymentId"], text, memberships, recipes)
+
+
+def _brought(item: Mapping[str, Any], recipes: Mapping[str, str]) -> set[str]:
+    """A deployment's components, and what those depend on."""
+    found: set[str] = set()
+    fresh = set(item["components"])
+    while fresh:
+        found |= fresh
+        asked = {other for name in fresh if name in recipes for other in parse(recipes[name], name).dependencies}
+        fresh = asked - found
+    return found
 
 
 def _details(stack: Sequence[str], types: Sequence[str]) -> dict[str, Any]:
