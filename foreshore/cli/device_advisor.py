@@ -84,9 +84,9 @@ def command(
 
     The device connects to the advisor's own endpoint (shown at the start) with its usual certificate; nothing else on
     the edge is disturbed. CMD, if given, is the device: it is started with FORESHORE_ADVISOR_HOST,
-    FORESHORE_ADVISOR_PORT, FORESHORE_THING, FORESHORE_CERT, FORESHORE_KEY and FORESHORE_CA set, and started again
-    whenever it exits. Where no edge runs in this folder one is started for the run, and the thing is made if it is not
-    there.
+    FORESHORE_ADVISOR_PORT, FORESHORE_THING, FORESHORE_CERT, FORESHORE_KEY (those of .foreshore/devices/THING, if they
+    are there) and FORESHORE_CA set, and started again whenever it exits. Where no edge runs in this folder one is
+    started for the run, and the thing is made if it is not there.
 
     Exits 1 when a test fails.
     """
@@ -103,9 +103,11 @@ def command(
         ends = endpoints(ctx.obj["project"])
     except UserError:
         ctx.exit(_with_own_edge(ctx.obj["project"], session))
-    home = Path(ends["ca"]).parent.parent if "ca" in ends else Path(".foreshore")
-    session.files = home / "devices" / (thing or "")
-    ctx.exit(session.run(ends, Path(ctx.obj["project"])))
+    if "ca" not in ends:
+        raise UserError("the edge that runs here has no IoT Core", code="only", mend="start it with iot in --only")
+    folder = Path(ctx.obj["project"])
+    session.files = (folder / ends["ca"]).parents[1] / "devices" / (thing or "")
+    ctx.exit(session.run(ends, folder))
 
 
 def configuration(suite: Path | None, tests: tuple[str, ...], timeout: int | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from awsiot import mqtt_connection_builder
 from botocore.exceptions import ClientError
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.e2e.conftest import start, stop
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 FINISHED = ("PASS", "FAIL", "PASS_WITH_WARNINGS", "ERROR", "CANCELED", "STOPPED")
@@ -267,6 +269,36 @@ def test_the_command_starts_an_edge_and_the_device_and_reports(tmp_path):
     }  # fmt: skip
     assert any("CONNECT 3.1.1 as 'pump-1'" in line for line in report["tests"][0]["log"])
     assert done.returncode == 1, done.stderr
+
+
+def test_the_command_uses_the_edge_that_runs(tmp_path):
+    running = start(tmp_path, tmp_path / ".foreshore", "--only", "iot")
+    try:
+        iot = running.boto3("iot")
+        iot.create_thing(thingName="pump-1")
+        made = iot.create_keys_and_certificate(setAsActive=True)
+        iot.create_policy(policyName="all", policyDocument=json.dumps(POLICY))
+        iot.attach_policy(policyName="all", target=made["certificateArn"])
+        iot.attach_thing_principal(thingName="pump-1", principal=made["certificateArn"])
+        files = tmp_path / ".foreshore" / "devices" / "pump-1"
+        files.mkdir(parents=True)
+        (files / "certificate.pem").write_text(made["certificatePem"])
+        (files / "private.key").write_text(made["keyPair"]["PrivateKey"])
+        suite = tmp_path / "suite.json"
+        suite.write_text(json.dumps({"suiteDefinitionConfiguration": definition("MQTT_Connect", "MQTT_Publish")}))
+        device = ("--", sys.executable, str(HERE / "paho_device.py"))
+        done = advise(tmp_path, "--thing", "pump-1", "--suite", str(suite), *device)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[1:] == [
+            "PASS                group / MQTT_Connect",
+            "PASS                group / MQTT_Publish",
+            "PASS: 2 of 2 tests passed",
+        ]
+        by_certificate = ("--certificate", made["certificateArn"], "--test", "Security_Device_Policies")
+        done = advise(tmp_path, *by_certificate)
+        assert (done.returncode, "all, statement 1 allows iot:*, *" in done.stdout) == (1, True)
+    finally:
+        stop(running)
 
 
 def test_the_command_refuses_what_it_does_not_know(tmp_path):
