@@ -59,6 +59,7 @@ SHELLS = {
     "iot/advisor/listener.py",
     "iot/advisor/service.py",
     "iot/authority.py",
+    "iot/device_server.py",
     "iot/mqtt/client.py",
     "iot/mqtt/server.py",
     "iot/rules/actions/batches.py",

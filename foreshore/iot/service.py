@@ -18,12 +18,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 
 from foreshore.errors import AwsError, NotEmulated, UserError
-from foreshore.http import Handler, Request, Response, Server, ServerProtocol
+from foreshore.http import Request, Response
 from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.advisor.service import Advisor, Edge
 from foreshore.iot.authority import Authority, certificate_id, write_private
@@ -36,6 +36,7 @@ from foreshore.iot.control import Authorization, Part, service_of
 from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
 from foreshore.iot.defender_reports import DefenderReports
+from foreshore.iot.device_server import ALPN, DeviceServer, limited, named
 from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
@@ -45,7 +46,7 @@ from foreshore.iot.job_rollouts import Rollouts
 from foreshore.iot.job_templates import JobTemplates
 from foreshore.iot.jobs import Jobs
 from foreshore.iot.mqtt.limits import Profile
-from foreshore.iot.mqtt.server import Broker, SocketLink
+from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.provisioning import Provisioning
@@ -59,13 +60,8 @@ from foreshore.iot.settings import Settings
 from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
-from foreshore.seams import EmitLog, EmitSpan, Invoke, InvokeResult, LogLine, Publication
+from foreshore.seams import EmitLog, EmitSpan, Invoke, LogLine, Publication
 from foreshore.shapes.service_model import CallContext, Service
-
-MQTT_ALPN = ("x-amzn-mqtt-ca", "mqtt")
-ALPN = [*MQTT_ALPN, "x-amzn-http-ca", "http/1.1"]
-MAX_BODY = 1024 * 1024
-"""Bytes of an HTTPS request's body; the largest that AWS takes is a payload of 128 KiB."""
 
 HOOK_S = 5.0
 """Seconds a pre-provisioning hook, or a certificate provider, has to answer."""
@@ -207,7 +203,7 @@ class IotCore:
         self.provisioner = Provisioner(
             self.ground, self.authority, self.certificates, self.registry, self.policies, self.groups
         )
-        hook = _limited(self._invoke, HOOK_S) if self._invoke else None
+        hook = limited(self._invoke, HOOK_S) if self._invoke else None
         self.certificate_providers = CertificateProviders(self.ground, self.tags, hook)
         self.provisioning = Provisioning(
             self.ground, self.tags, self.authority, self.certificates, self.policies, self.provisioner,
@@ -309,13 +305,13 @@ class IotCore:
         self.host = host
         try:
             await self.engine.start()
-            self.mqtt_port = await _named(mqtt_port, self.broker.listen(host, mqtt_port, kind="mqtt"))
+            self.mqtt_port = await named(mqtt_port, self.broker.listen(host, mqtt_port, kind="mqtt"))
             secure = self.server_context()
-            self.mqtts_port = await _named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
+            self.mqtts_port = await named(mqtts_port, self.broker.listen(host, mqtts_port, kind="mqtts", ssl=secure))
             first, second = self._https_servers
-            self.https_port = await _named(https_port, first.start(host, https_port, secure))
+            self.https_port = await named(https_port, first.start(host, https_port, secure))
             if also_https_port is not None:
-                self.also_https_port = await _named(also_https_port, second.start(host, also_https_port, secure))
+                self.also_https_port = await named(also_https_port, second.start(host, also_https_port, secure))
             self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
         except BaseException:
             await self.stop()
@@ -552,43 +548,6 @@ class IotCore:
             self._log(LogLine(time.time_ns(), "iot", "provisioning", "ERROR", "", text))
 
 
-class DeviceServer(Server):
-    """AWS's port 443: HTTPS and WebSocket, and MQTT for clients whose ALPN says so.
-
-    Source: AWS IoT developer guide, "Device communication protocols", "Protocols, port mappings, and authentication".
-    """
-
-    def __init__(self, broker: Broker, handler: Handler, on_error: Callable[[Request, Exception], Response]) -> None:
-        super().__init__(handler, on_error=on_error, max_body=MAX_BODY)
-        self.broker = broker
-
-    async def start(self, host: str, port: int, ssl: ssl_module.SSLContext | None = None) -> int:
-        """Bind and listen; give the port. Raises OSError when it is taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _ByAlpn(self), host, port, ssl=ssl, backlog=4096, reuse_address=True
-        )
-        self.port = int(self._server.sockets[0].getsockname()[1])
-        return self.port
-
-
-class _ByAlpn(asyncio.Protocol):
-    """Hands a connection to HTTP or to the broker once the handshake has told which."""
-
-    def __init__(self, server: DeviceServer) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tls = transport.get_extra_info("ssl_object")
-        protocol: asyncio.BaseProtocol
-        if tls is not None and tls.selected_alpn_protocol() in MQTT_ALPN:
-            protocol = SocketLink(self._server.broker, "mqtts")
-        else:
-            protocol = ServerProtocol(self._server, "https")
-        cast(asyncio.Transport, transport).set_protocol(protocol)
-        protocol.connection_made(transport)
-
-
 class _Things:
     """What the rules' external functions ask of IoT Core."""
 
@@ -600,25 +559,3 @@ class _Things:
 
     def registry(self, operation: str, thing: str) -> dict[str, Any]:
         return self._iot.registry_data(operation, thing)
-
-
-def _limited(invoke: Invoke, seconds: float) -> Invoke:
-    """Invoke that waits so long; then it raises AwsError."""
-
-    async def call(function: str, payload: bytes, **options: Any) -> InvokeResult:
-        try:
-            async with asyncio.timeout(seconds):
-                return await invoke(function, payload, **options)
-        except TimeoutError:
-            raise AwsError("TimeoutException", f"{function} did not answer within {seconds:g} s.", 504) from None
-
-    return call
-
-
-async def _named(port: int, listening: Any) -> int:
-    """Say which port was taken."""
-    try:
-        return int(await listening)
-    except OSError as error:
-        error.port = port  # type: ignore[attr-defined]
-        raise

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from foreshore.errors import AwsError
-from foreshore.iot.service import _limited
+from foreshore.iot.device_server import limited
 from foreshore.seams import Publication
 
 QOS = mqtt.QoS.AT_LEAST_ONCE
@@ -289,7 +289,7 @@ def test_a_hook_that_fails_or_is_late_refuses(edge, monkeypatch):
         await asyncio.Event().wait()
 
     for invoke, words in ((missing, "Function not found"), (late, "did not answer within 0.01 s")):
-        monkeypatch.setattr(edge.iot.provisioning, "_invoke", _limited(invoke, 0.01))
+        monkeypatch.setattr(edge.iot.provisioning, "_invoke", limited(invoke, 0.01))
         word, refused = ask(edge, topic, payload)
         assert (word, refused["statusCode"], refused["errorCode"]) == ("rejected", 403, "AccessDenied")
         assert words in refused["errorMessage"]
