@@ -6,11 +6,16 @@ between files: dependencies, the deployment document, and defaults that an upgra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from foreshore.errors import UserError
+from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass.authorization import CLIENT_DEVICES
+from foreshore.greengrass.bridge import NAME as BRIDGE
+from foreshore.greengrass.bridge import read_bridge
 from foreshore.greengrass.deployments import document_from
+from foreshore.greengrass.device_certificates import read_certificate_settings
+from foreshore.greengrass.device_groups import read_groups
 from foreshore.greengrass.documents import Document, read
 from foreshore.greengrass.findings import Finding, Node, closest
 from foreshore.greengrass.portability_rules import check_access_control, check_portability
@@ -185,13 +190,15 @@ def _deployment(document: Document, source: Source, recipes: Sequence[Recipe]) -
             message = f"{member.name} is no member of CreateDeployment{hint}"
             yield member.warning("unknown-key", message, "take it out or rename it; keys are compared by case")
     try:
-        document_from(document)
+        updates = document_from(document).updates
     except UserError as error:
         yield _from_error(error, source)
         return
     components = root.get("components")
     for entry in components.members() if components is not None else ():
         yield from _deployed(entry, [recipe for recipe in recipes if recipe.name == entry.name], recipes)
+        if entry.name in updates:
+            yield from _read_as_its_component(entry, updates[entry.name].merge or {})
 
 
 _DEPLOYMENT_KEYS = (
@@ -224,6 +231,29 @@ def _deployed(entry: Node, at_hand: Sequence[Recipe], recipes: Sequence[Recipe])
     update = entry.get("configurationUpdate")
     if update is not None:
         yield from _update(update)
+
+
+_READERS: Mapping[str, Sequence[Callable[[Mapping[str, object]], object]]] = {
+    CLIENT_DEVICES: (read_groups, read_certificate_settings),
+    BRIDGE: (read_bridge,),
+}
+
+
+def _read_as_its_component(entry: Node, merge: Mapping[str, object]) -> Iterator[Finding]:
+    """What a component of AWS's would refuse of its configuration."""
+    for read_it in _READERS.get(entry.name, ()):
+        try:
+            read_it(merge)
+        except (UserError, NotEmulated) as error:
+            update = entry.get("configurationUpdate")
+            at = (update and update.get("merge")) or entry
+            if isinstance(error, NotEmulated):
+                yield at.warning("not-emulated", error.message, "see docs/parity.md")
+                continue
+            # A policy that is missing here may be on the device already.
+            tell = at.warning if error.code == "device-group" else at.error
+            place = f"{error.where}: " if error.where else ""
+            yield tell(error.code, f"{place}{error.what}", error.mend or "correct it")
 
 
 def _update(update: Node) -> Iterator[Finding]:

@@ -204,6 +204,28 @@ def test_deployment_documents(text: str, codes: list[str]) -> None:
     assert sorted(each.code for each in found) == codes
 
 
+@pytest.mark.parametrize(
+    ("name", "merge", "finding"),
+    [
+        ("Auth", {"deviceGroups": {"definitions": {"g": {"selectionRule": "a*", "policyName": "p"}},
+                                   "policies": {"p": {}}}}, ("error", "selection-rule")),
+        ("Auth", {"deviceGroups": {"definitions": {"g": {"selectionRule": "thingName: *", "policyName": "p"}}}},
+         ("warning", "device-group")),
+        ("Auth", {"certificateAuthority": {"privateKeyUri": "pkcs11:x", "certificateUri": "file:///c"}},
+         ("warning", "not-emulated")),
+        ("mqtt.Bridge", {"mqttTopicMapping": {"m": {"topic": "a", "source": "LocalMQTT", "target": "Pubsub"}}},
+         ("error", "bridge")),
+        ("mqtt.Bridge", {"mqttTopicMapping": {"m": {"topic": "a", "source": "LocalMqtt", "target": "Pubsub"}}}, None),
+    ],
+)  # fmt: skip
+def test_what_awss_components_would_refuse(name: str, merge: object, finding: tuple[str, str] | None) -> None:
+    update = {"componentVersion": "2.0.0", "configurationUpdate": {"merge": json.dumps(merge)}}
+    text = json.dumps({"components": {f"aws.greengrass.clientdevices.{name}": update}}, indent=1)
+    found = check([Source("app.yaml", GOOD)], Source("deployment.json", text))
+    assert [(each.severity, each.code) for each in found] == ([finding] if finding else [])
+    assert all('"merge"' in text.splitlines()[each.line - 1] for each in found)
+
+
 def test_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "recipes"
     folder.mkdir()
