@@ -18,7 +18,7 @@ from typing import Any
 from foreshore.cloud.routing import Target
 from foreshore.core_bridge import Bridge
 from foreshore.core_cloud import CloudCore
-from foreshore.core_field import Field
+from foreshore.core_field import EMQX, IP_DETECTOR, MOQUETTE, Field, Unused
 from foreshore.core_link import CoreLink
 from foreshore.core_services import CoreSecrets, credentials
 from foreshore.errors import UserError
@@ -48,6 +48,7 @@ CORE_POLICY = {
     ],
 }
 DEPLOY_SECONDS = 120.0
+REPLACED = (MOQUETTE, EMQX, IP_DETECTOR)
 
 
 class CoreDevice:
@@ -107,7 +108,10 @@ class CoreDevice:
             key_material=Path(files.key).read_bytes(),
             span=self.recorder.span, log=self.recorder.log, profile=self.profile,
             client_devices=self.field.auth,
-            services={BRIDGE: self.bridge, STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager()},
+            services={
+                **{name: Unused(name, lambda level, text: self.say(text, level)) for name in REPLACED},
+                BRIDGE: self.bridge, STREAM_MANAGER: self.streams, LOG_MANAGER: self._log_manager(),
+            },
             components=factory(
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
@@ -199,6 +203,7 @@ class CoreDevice:
         return {
             "bridged": self.bridge.from_devices,
             "connected": self.link.connected,
+            "client_devices": len(self.field.broker.clients()),
             "components": {status.name: status.state for status in self.core.components()},
         }
 

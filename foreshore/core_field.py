@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from foreshore.core_link import CoreLink
@@ -36,6 +37,7 @@ from foreshore.seams import Connectivity, EmitSpan
 
 MOQUETTE = "aws.greengrass.clientdevices.mqtt.Moquette"
 EMQX = "aws.greengrass.clientdevices.mqtt.EMQX"
+IP_DETECTOR = "aws.greengrass.clientdevices.IPDetector"
 CHECK_S = 30.0
 """How often the end of certificates is looked at (aws-greengrass-client-device-auth, CertificateExpiryMonitor)."""
 
@@ -120,6 +122,26 @@ class DeviceAccess:
         return isinstance(identity, Session) and self._auth.may(identity, operation, resource)
 
 
+class Unused:
+    """A component of AWS's whose place the listener takes: what is configured of it has no effect, and that is said."""
+
+    def __init__(self, name: str, say: Say) -> None:
+        self._name = name
+        self._say = say
+
+    async def configure(self, configuration: Mapping[str, Any] | None) -> None:
+        """Say which settings have no effect."""
+        if configuration:
+            keys = ", ".join(configuration)
+            self._say("WARN", f"{self._name}: {keys} has no effect, the edge has a listener of its own")
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+
 class Field:
     """What one core is to things in the field."""
 
@@ -157,7 +179,7 @@ class Field:
         self._database = Database(root / "work/mqtt-broker/broker.db", "")
         self.broker = Broker(
             profile="standard", access=DeviceAccess(self.auth, self._is_mqtt3_only, say), database=self._database,
-            span=span,
+            span=lambda each: span(each._replace(service="greengrass")),
         )  # fmt: skip
         self.bridge_id = "mqtt-bridge-" + secrets.token_hex(6)[:11]
         self._context = iot.server_context(has_certificate=False)

@@ -1,5 +1,6 @@
 """Things in the field, with real clients over mutual TLS: who gets in, discovery, the bridge, shadows."""
 
+import datetime
 import http.client
 import json
 import queue
@@ -8,6 +9,7 @@ import ssl
 import threading
 import time
 import urllib.request
+from contextlib import closing
 
 import awsiot
 import paho.mqtt.client as paho
@@ -17,10 +19,13 @@ from awsiot import greengrass_discovery, iotshadow, mqtt5_client_builder, mqtt_c
 from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion
 
+from foreshore.greengrass.device_certificates import make_ca, new_ec_key, pem_of, private_pem
+from foreshore.traces.store import TraceReader
 from tests.e2e.conftest import start, stop
 
 AUTH = "aws.greengrass.clientdevices.Auth"
 EMQX = "aws.greengrass.clientdevices.mqtt.EMQX"
+MOQUETTE = "aws.greengrass.clientdevices.mqtt.Moquette"
 BRIDGE = "aws.greengrass.clientdevices.mqtt.Bridge"
 SHADOWS = "aws.greengrass.ShadowManager"
 PATIENCE_S = 30
@@ -122,6 +127,11 @@ class World:
         with urllib.request.urlopen(self.edge.ends["aws"] + "/_foreshore/status") as answer:
             return json.load(answer)["cores"][core]
 
+    def says(self, core, text):
+        """Whether the core's log has a line with the text."""
+        with closing(TraceReader(self.edge.home / "state/traces.db")) as reader:
+            return any(text in line.text for _, line in reader.logs(source=core, limit=100_000))
+
     def discover(self, name, files):
         """The discovery client's answer."""
         options = io.TlsContextOptions.create_client_with_mtls_from_path(str(files[0]), str(files[1]))
@@ -151,8 +161,8 @@ def until(condition):
 class Paho:
     """A paho client on a core's listener."""
 
-    def __init__(self, world, core, name, files, *, version=paho.MQTTv311, ca=None):
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version)
+    def __init__(self, world, core, name, files, *, version=paho.MQTTv311, ca=None, clean=None):
+        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=version, clean_session=clean)
         self.client.tls_set(ca or world.ca(core), str(files[0]), str(files[1]))
         # The callbacks know no client: a cycle would keep its sockets open until the garbage collector comes.
         messages, subacks, pubacks, connected = (queue.Queue() for _ in range(4))
@@ -474,8 +484,9 @@ def test_a_core_without_client_device_auth_and_then_with_it(world):
         assert not client.reason.is_failure and client.publish("anything").value < 0x80
         gone = threading.Event()
         client.client.on_disconnect = lambda *_: gone.set()
-        world.deploy("bare", **{EMQX: None, "aws.greengrass.clientdevices.mqtt.Moquette": {}})
+        world.deploy("bare", **{EMQX: None, MOQUETTE: {"moquette": {"ssl_port": "8883"}}})
         assert gone.wait(PATIENCE_S)
+    until(lambda: world.says("bare", f"{MOQUETTE}: moquette has no effect"))
     assert ask(world, "/greengrass/discover/thing/lamp-bare", anybody)[0] == 200
     with Paho(world, "bare", "lamp-bare", anybody, version=paho.MQTTv5) as client:
         assert client.reason == "Unsupported protocol version"
@@ -500,3 +511,36 @@ def test_a_configuration_that_can_not_be_fails_its_deployment(world, keeper):
     assert "selection rule 'thing is x'" in effective["reason"]
     with Paho(world, "north", "keeper", keeper) as client:
         assert not client.reason.is_failure
+
+
+def test_kill_9_and_a_ca_of_ones_own(tmp_path):
+    """What a device was promised survives the edge: its session, its messages, who it is; and the user's CA is used."""
+    key = new_ec_key()
+    ca = make_ca(key, datetime.datetime.now(datetime.UTC))
+    (tmp_path / "own.key").write_text(private_pem(key))
+    (tmp_path / "own.pem").write_text(pem_of(ca))
+    own = {"privateKeyUri": f"file://{tmp_path}/own.key", "certificateUri": f"file://{tmp_path}/own.pem"}
+    auth = {AUTH: {"deviceGroups": GROUPS, "certificateAuthority": own}}
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/deployment.json").write_text(json.dumps({"components": components(**auth)}))
+    edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass")
+    try:
+        world = World(edge, tmp_path)
+        lamp, other = world.thing("lamp1", core="core-1"), world.thing("lamp2")
+        [group] = world.discover("lamp1", lamp).gg_groups
+        assert group.certificate_authorities == [pem_of(ca)]
+        trusted = str(tmp_path / "own.pem")
+        with Paho(world, "core-1", "lamp1", lamp, ca=trusted, clean=False) as device:
+            assert not device.subscribe("test/*").is_failure
+        with Paho(world, "core-1", "lamp2", other, ca=trusted) as sender:
+            for number in range(10):
+                sender.publish("test/*", str(number))
+        edge.process.kill()
+        edge.process.communicate()
+        edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass")
+        world.edge = edge
+        with Paho(world, "core-1", "lamp1", lamp, ca=trusted, clean=False) as device:
+            assert [int(device.receive().payload) for _ in range(10)] == list(range(10))
+        assert world.discover("lamp1", lamp).gg_groups[0].certificate_authorities == [pem_of(ca)]
+    finally:
+        stop(edge)
