@@ -47,6 +47,7 @@ ENDPOINT = f"a1b2c3d4e5f6g7-ats.iot.{REGION}.amazonaws.com"
 CREDENTIALS = f"a1b2c3d4e5f6g7.credentials.iot.{REGION}.amazonaws.com"
 BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 MS_BIND = 4096
+DISCOVERY = f"greengrass-ats.iot.{REGION}.amazonaws.com"
 INSIDE = "FORESHORE_SAMPLES_INSIDE"
 TOKEN = "sample-token"
 
@@ -119,6 +120,9 @@ SAMPLES = [
     Sample("samples/shadow.py", MTLS + " --thing {thing}", ("delete response", "Stopped!"), SHADOW, ("Traceback",)),
     Sample("samples/jobs.py", MTLS + " --thing {thing} --region {region}",
            ("UpdateJobExecutionResponse", "NextJobExecutionChangedEvent", "Stopped!"), JOBS),
+    *(Sample(f"samples/{folder}basic_discovery.py", "--cert {cert} --key {key} --ca_file {ca} --region {region} "
+             "--thing_name {thing} --topic test/topic --max_pub_ops 3", ("Connected!", "Publish received on topic"))
+      for folder in ("", "greengrass/")),
     *(Sample(f"samples/deprecated/fleetprovisioning{name}.py", OLD + " --is_ci true " + more + PROVISION,
              ("Published RegisterThing request..", "Exiting Sample: success"))
       for name in ("", "_mqtt5") for more in ("", "--csr {csr} ")),
@@ -141,8 +145,7 @@ LEFT_OUT = {
     "pkcs11": "needs a PKCS#11 token",
     "pkcs12": "macOS only",
     "windows": "Windows only",
-    "basic_discovery": "a Greengrass sample",
-    "ipc_greengrass": "a Greengrass sample",
+    "ipc_greengrass": "a Greengrass component",
 }
 
 AUTHORIZER = """
@@ -157,7 +160,23 @@ def handler(event, context):
         "policyDocuments": [json.dumps({"Version": "2012-10-17", "Statement": [statement]})],
     }
 """
-POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
+ANYTHING = {"Effect": "Allow", "Action": ["iot:*", "greengrass:Discover"], "Resource": "*"}
+POLICY = {"Version": "2012-10-17", "Statement": [ANYTHING]}
+DEVICES = {
+    "deviceGroups": {
+        "formatVersion": "2021-03-05",
+        "definitions": {"all": {"selectionRule": "thingName: *", "policyName": "all"}},
+        "policies": {"all": {"all": {"operations": ["*"], "resources": ["*"]}}},
+    }
+}
+DEPLOYMENT = {
+    "components": {
+        "aws.greengrass.clientdevices.Auth": {
+            "componentVersion": "2.5.0", "configurationUpdate": {"merge": json.dumps(DEVICES)},
+        },
+        "aws.greengrass.clientdevices.mqtt.Moquette": {"componentVersion": "2.3.7"},
+    }
+}  # fmt: skip
 TEMPLATE = {
     "Parameters": {"SerialNumber": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
     "Resources": {
@@ -225,9 +244,10 @@ class Edge:
 
     def start(self) -> None:
         """Boot on AWS's own ports. Raises RuntimeError."""
-        (self.folder / "project").mkdir()
+        (self.folder / "project/recipes").mkdir(parents=True)
+        (self.folder / "project/recipes/deployment.json").write_text(json.dumps(DEPLOYMENT))
         command = [sys.executable, "-m", "foreshore", "-C", str(self.folder / "project"), "dev", "--json"]
-        command += ["--home", str(self.folder / "home"), "--only", "iot,lambda", "--port-443"]
+        command += ["--home", str(self.folder / "home"), "--only", "iot,lambda,greengrass", "--port-443"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -252,6 +272,9 @@ class Edge:
         iot.attach_policy(policyName="samples", target=made["certificateArn"])
         iot.create_thing(thingName="samples")
         iot.attach_thing_principal(thingName="samples", principal=made["certificateArn"])
+        boto3.client("greengrassv2").batch_associate_client_device_with_core_device(
+            coreDeviceThingName="core-1", entries=[{"thingName": "samples"}]
+        )
         iot.create_thing_group(thingGroupName="CI_ServiceClient_Thing_Group")
         for name in ("samples", "CI_FleetProvisioning_Template"):
             iot.create_provisioning_template(
@@ -355,7 +378,7 @@ def judge(options: argparse.Namespace, folder: Path) -> int:
     sdk = folder / "sdk"
     shutil.copytree(options.sdk, sdk, ignore=shutil.ignore_patterns(".git"))
     hosts = folder / "hosts"
-    hosts.write_text(f"127.0.0.1 localhost {ENDPOINT} {CREDENTIALS}\n")
+    hosts.write_text(f"127.0.0.1 localhost {ENDPOINT} {CREDENTIALS} {DISCOVERY}\n")
     raise_loopback()
     put_over(hosts, "/etc/hosts")
     edge, passed, count = Edge(folder), 0, 0
