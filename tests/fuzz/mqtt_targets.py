@@ -7,13 +7,13 @@ well-behaved neighbour that no longer gets its messages. `run.py` searches; `tes
 
 from foreshore.errors import PeerError, ProtocolError
 from foreshore.iot.mqtt import codec, websocket
-from foreshore.iot.mqtt.access import AllowAll, ConnectRequest, SilentObserver
+from foreshore.iot.mqtt.access import AllowAll, ConnectDecision, ConnectRequest, SilentObserver
 from foreshore.iot.mqtt.broker import Core
 from foreshore.iot.mqtt.codec import V5, V311, Connect, Publish, Request, Subscribe
 from foreshore.iot.mqtt.connection import CLOSED, Connection
 from foreshore.iot.mqtt.limits import PROFILES
 
-DAY = 100_000.0
+AGE = 5e9
 
 
 class Link:
@@ -36,13 +36,21 @@ class Link:
         pass
 
 
+class Slow(AllowAll):
+    """Access that takes its time to decide on a client that is not the neighbour."""
+
+    def connect(self, request, /):
+        return AllowAll.connect(self, request) if request.client_id == "neighbour" else "later"
+
+
 class Edge(Core):
     """A broker without sockets whose clock stands still and whose choices are always the same."""
 
-    def __init__(self, profile):
+    def __init__(self, profile, access):
         self.made = 0
+        self.undecided = []
         super().__init__(
-            PROFILES[profile], AllowAll(), SilentObserver(), None, None, rate_limits=False,
+            PROFILES[profile], access, SilentObserver(), None, None, rate_limits=False,
             wall_ns=lambda: int((1e9 + self.now) * 1e9), new_ids=self.next_ids, choose=lambda members: members[0],
         )  # fmt: skip
 
@@ -62,7 +70,12 @@ class Edge(Core):
         pass
 
     def defer(self, decision, then):
-        raise AssertionError("nothing is deferred here")
+        self.undecided.append(then)
+
+    def decide(self):
+        while self.undecided:
+            self.undecided.pop()(ConnectDecision(True))
+            self.flush()
 
     def delay_reading(self, connection):
         raise AssertionError("rates are off")
@@ -105,22 +118,25 @@ def frames(data):
 
 
 def broker(data):
-    """The first byte chooses profile, version and whether a CONNECT goes ahead; the rest comes from one client."""
+    """The first byte chooses profile, version, whether a CONNECT goes ahead and whether access is slow to decide; the
+    rest comes from one client."""
     choice, stream = (data[0] if data else 0), data[1:]
     version = V5 if choice & 1 else V311
     profile = "standard" if choice & 2 else "aws"
-    seen = [_converse(profile, version, choice & 4 == 0, stream, size) for size in (len(stream) or 1, 1, 7)]
+    access = Slow() if choice & 8 else AllowAll()
+    seen = [_converse(profile, access, version, choice & 4 == 0, stream, size) for size in (len(stream) or 1, 1, 7)]
     assert seen[0] == seen[1] == seen[2], "the answers depend on how the bytes were cut"
 
 
-def _converse(profile, version, connected, stream, size):
-    edge = Edge(profile)
+def _converse(profile, access, version, connected, stream, size):
+    edge = Edge(profile, access)
     neighbour = edge.connect("neighbour", V5)
     neighbour.feed(codec.encode(Subscribe(1, [Request("neighbourhood/+", 1)]), V5))
     client = edge.connect("client" if connected else "", version)
     for at in range(0, len(stream), size):
         client.feed(stream[at : at + size])
         edge.flush()
+    edge.decide()
     _check_answers(client.link.sent, client.version)
     neighbour.feed(codec.encode(Publish("neighbourhood/watch", b"all is well", 1, packet_id=9), V5))
     edge.flush()
@@ -128,7 +144,7 @@ def _converse(profile, version, connected, stream, size):
     client.lost()
     client.feed(stream[:50])
     for _ in range(3):
-        edge.now += DAY
+        edge.now += AGE
         edge.wheel.advance(edge.now)
         edge.flush()
     assert neighbour.state == CLOSED
