@@ -63,6 +63,7 @@ class Options:
     templates: tuple[Path, ...] = ()
     recipes: Path | None = None
     mqtt_profile: Literal["aws", "standard"] = "aws"
+    plain_policy: Path | None = None
     rate_limits: bool = True
     check_roles: bool = False
     strict_live: bool = False
@@ -306,6 +307,18 @@ class App:
         self.endpoint.mount_target("execute-api", self._execute_api)
         self.endpoint.mount_target("lambda-url", self._execute_api)
 
+    def _set_plain_policy(self, iot: IotCore) -> None:
+        """Put clients of the plain MQTT listener under an IoT policy, if there is one for them. Raises UserError."""
+        path = self.options.plain_policy
+        if path is None:
+            return
+        from foreshore.iot.policies import parse
+
+        try:
+            iot.access.plain_policy = parse(path.read_bytes(), path.name)
+        except OSError as error:
+            raise UserError(f"can't read the policy: {error.strerror}", code="policy", where=str(path)) from None
+
     async def _start_iot(self) -> None:
         from foreshore.iot.service import IotCore
 
@@ -318,6 +331,7 @@ class App:
             strict_live=self.options.strict_live,
         )  # fmt: skip
         self._stops.append(self.iot.stop)
+        self._set_plain_policy(self.iot)
         host, ports = self.options.host, {name: self.ports.take(name) for name in ("mqtt", "mqtts", "https")}
         try:
             await self.iot.start(

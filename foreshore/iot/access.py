@@ -108,7 +108,10 @@ Authorize = Callable[[ConnectRequest], Awaitable["ConnectDecision"] | None]
 
 
 class PolicyAccess:
-    """Access by IoT policies. `authorize` (custom authorizers) is asked first; None means it is not concerned."""
+    """Access by IoT policies. `authorize` (custom authorizers) is asked first; None means it is not concerned.
+
+    `plain_policy`, if there is one, speaks for clients of the plain listener, who may do everything otherwise.
+    """
 
     def __init__(self, certificates: Certificates, policies: PolicyResources, registry: Registry, arns: Arns) -> None:
         self._certificates = certificates
@@ -118,6 +121,7 @@ class PolicyAccess:
         self._generation = 0
         self._contexts: dict[str, Context] = {}
         self.authorize: Authorize = lambda request: None
+        self.plain_policy: Policy | None = None
 
     def invalidate(self) -> None:
         """Forget every decision: policies, certificates or attachments have changed."""
@@ -128,7 +132,7 @@ class PolicyAccess:
     def connect(self, request: ConnectRequest, /) -> ConnectDecision | Awaitable[ConnectDecision]:
         """Decide on a CONNECT."""
         if request.listener in ("mqtt", "local"):
-            return ConnectDecision(True, None, principal=request.username or "")
+            return self._plain(request)
         answer = self.authorize(request)
         if answer is not None:
             return answer
@@ -143,6 +147,16 @@ class PolicyAccess:
             return ConnectDecision(True, identity, identity.principal)
         allowed = self.allows(identity, "iot:Connect", f"client/{request.client_id}")
         return ConnectDecision(allowed, identity, identity.principal)
+
+    def _plain(self, request: ConnectRequest) -> ConnectDecision:
+        """A client without TLS: everything is allowed, unless a policy was given for such clients."""
+        principal = request.username or ""
+        if self.plain_policy is None or request.listener == "local":
+            return ConnectDecision(True, None, principal=principal)
+        context: Context = {"aws:sourceip": request.source_ip, "iot:clientid": request.client_id}
+        identity = Identity(principal, None, request.client_id, context, policies=(self.plain_policy,))
+        self.describe_connect(identity, request)
+        return ConnectDecision(self.allows(identity, "iot:Connect", f"client/{request.client_id}"), identity, principal)
 
     def describe_connect(self, identity: Identity, request: ConnectRequest) -> None:
         """Add what only a CONNECT knows: the connect attributes."""

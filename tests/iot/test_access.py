@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import queue
 import ssl
 from datetime import UTC, datetime
 
+import paho.mqtt.client as paho
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 
 from foreshore.database import MEMORY
 from foreshore.iot.access import PolicyAccess, certificate_context
@@ -22,6 +25,7 @@ from foreshore.iot.registry import Registry
 from foreshore.iot.resources import Resources
 from foreshore.iot.store import Arns, Ground, Tags, open_database
 from foreshore.shapes.service_model import CallContext
+from tests.e2e.conftest import start, stop
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +163,45 @@ def test_certificate_variables(authority):
     assert context["iot:certificate.issuer.organization"] == "Foreshore"
     assert "subject.commonname" in context["iot:certificate.availablekeys"]
     assert int(context["iot:certificate.serialnumber"]) > 0
+
+
+def test_a_policy_for_clients_of_the_plain_listener(tmp_path):
+    """`foreshore dev --plain-policy`: as an ACL for tools and suites that speak MQTT without TLS."""
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "*", "Resource": "*"},
+            {"Effect": "Deny", "Action": "iot:Subscribe", "Resource": "arn:aws:iot:*:*:topicfilter/test/nosubscribe"},
+            {"Effect": "Deny", "Action": "iot:Connect", "Resource": "arn:aws:iot:*:*:client/bad-*"},
+        ],
+    }
+    (tmp_path / "plain.json").write_text(json.dumps(policy))
+    running = start(
+        tmp_path, tmp_path / "home", "--only", "iot", "--mqtt", "standard", "--plain-policy",
+        str(tmp_path / "plain.json"),
+    )  # fmt: skip
+    try:
+        granted, answers = queue.Queue(), {}
+        for name in ("good", "bad-1"):
+            client = paho.Client(CallbackAPIVersion.VERSION2, name)
+            client.on_connect = lambda client, data, flags, code, properties: answers.setdefault(
+                client._client_id.decode(), queue.Queue()
+            ).put(code.value)
+            answers[name] = queue.Queue()
+            client.on_subscribe = lambda client, data, mid, codes, properties: granted.put([one.value for one in codes])
+            client.connect(*running.host_port("mqtt"))
+            client.loop_start()
+            assert answers[name].get(timeout=20) == (0 if name == "good" else 0x87)
+            if name == "good":
+                client.subscribe([("test/nosubscribe", 0), ("test/other", 0)])
+                assert granted.get(timeout=20) == [0x80, 0]
+            client.disconnect()
+            client.loop_stop()
+    finally:
+        stop(running)
+
+
+def test_a_plain_policy_that_is_none(tmp_path):
+    (tmp_path / "plain.json").write_text("{}")
+    with pytest.raises(AssertionError, match=r"plain\.json"):
+        start(tmp_path, tmp_path / "home", "--only", "iot", "--plain-policy", str(tmp_path / "plain.json"))
