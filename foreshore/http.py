@@ -80,7 +80,8 @@ class Response:
     """One answer. Content-Length, Date-less, is added unless `headers` frame the body; an iterator body is chunked.
 
     `upgrade`, with status 101, is called with the transport and the bytes read ahead, once the head is written; it
-    returns the protocol that takes over, or None if it has set one itself.
+    returns the protocol that takes over, or None if it has set one itself. `hang_up` closes the connection without an
+    answer.
     """
 
     status: int = 200
@@ -89,6 +90,7 @@ class Response:
     reason: bytes = b""
     upgrade: Upgrade | None = None
     close: bool = False
+    hang_up: bool = False
 
     def header(self, name: str, default: str = "") -> str:
         """The first value of a header, by any case; latin-1 decoded."""
@@ -278,6 +280,9 @@ class ServerProtocol(asyncio.Protocol):
         self._advance()
 
     def _write(self, request: Request, response: Response, keep_alive: bool) -> None:
+        if response.hang_up:
+            self.transport.close()
+            return
         keep_alive = keep_alive and not response.close
         head_only = request.method == "HEAD"
         head, _ = head_bytes(response, head_only=head_only, keep_alive=keep_alive)

@@ -21,7 +21,6 @@ ROWS: list[tuple[str, str, str]] = [
     ("MQTT bridge", "yes",
      "all six directions, live changes, mqtt5RouteOptions, the spooler; a loop, endless on a device, is cut with an "
      "ERROR"),
-    ("Greengrass discovery", "partly",
-     "by certificate on the devices' HTTPS port; an inactive certificate gets 403 where AWS hangs up"),
+    ("Greengrass discovery", "yes", "on the devices' HTTPS port, by certificate; AWS's answers and refusals"),
     ("IP detector", "partly", "a core's address is its own listener's unless UpdateConnectivityInfo says otherwise"),
 ]  # fmt: skip

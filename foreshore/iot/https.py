@@ -89,8 +89,14 @@ class DeviceHttps:
         return refusal(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404))
 
     async def _hand_over(self, handler: DeviceHandler, request: Request) -> Response:
+        """AWS hangs up on a certificate that is not active (Greengrass, "Troubleshooting client devices")."""
         try:
-            return await handler(request, self.identify(request))
+            identity = self.identify(request)
+        except AwsError as error:
+            has_certificate = request.tls is not None and request.tls.getpeercert(True)
+            return Response(hang_up=True) if has_certificate else refusal(error)
+        try:
+            return await handler(request, identity)
         except AwsError as error:
             return refusal(error)
 

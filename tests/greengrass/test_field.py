@@ -15,6 +15,7 @@ import awsiot
 import paho.mqtt.client as paho
 import pytest
 from awscrt import io, mqtt, mqtt5, mqtt_request_response
+from awscrt.exceptions import AwsCrtError
 from awsiot import greengrass_discovery, iotshadow, mqtt5_client_builder, mqtt_connection_builder
 from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion
@@ -342,6 +343,10 @@ def test_discovery_refuses_in_awss_shapes(world, lamp):
     )  # fmt: skip
     assert ask(world, path + "lamp1")[0] == 403
     assert ask(world, path + "lamp1/x", lamp)[0] == 404
+    inactive = world.thing("lamp4", core="north")
+    world.iot.update_certificate(certificateId=inactive[2].rpartition("/")[2], newStatus="INACTIVE")
+    with pytest.raises(AwsCrtError, match="AWS_ERROR_HTTP_CONNECTION_CLOSED"):
+        world.discover("lamp4", inactive)
     with pytest.raises(greengrass_discovery.DiscoveryException) as refused:
         world.discover("keeper", lamp)
     assert refused.value.http_response_code == 403
