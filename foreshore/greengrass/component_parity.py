@@ -36,7 +36,8 @@ ROWS: list[tuple[str, str, str]] = [
      "components must stay as asked for 0.3 s; the nucleus looks once a second"),
     ("S3 artifacts", "partly", "taken from the project's folders or from an artifact folder, never from S3; Digest is "
      "checked; docker: and Lambda artifacts are NotEmulated"),
-    ("greengrass-cli", "partly", "finds socket and token in cli_ipc_info; the Java program itself is not tried"),
+    ("greengrass-cli", "partly", "AWS's own Java program drives every verb of component, deployment, logs, pubsub and "
+     "iotcore; get-debug-password answers, but no debug console is behind it; AuthorizedPosixGroups is not read"),
     ("Components of AWS's", "partly",
      "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, NucleusEmitter, "
      "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are "

@@ -170,12 +170,12 @@ class Deployer:
         """Cancel what is QUEUED or IN_PROGRESS. Raises DeploymentNotFound."""
         deployment = self.find(deployment_id)
         if deployment.status.status not in UNFINISHED:
-            return f"The deployment is {deployment.status.status} and can't be canceled"
+            return "Cancellation request is not processed because deployment is already finished"
         deployment.cancelled.set()
         if deployment.status.status == "QUEUED":
             _cancel(deployment.status)
             self._keep(deployment)
-        return "Deployment cancellation requested"
+        return f"Cancel request submitted. Deployment ID: {deployment_id}"
 
     async def _work(self) -> None:
         while True:
@@ -254,7 +254,9 @@ class Deployer:
         name = definition.name
         old = self._processes.definitions.get(name)
         run_with = joined_run_with(old.run_with if old is not None else {}, document.run_with.get(name))
-        for key in document.run_with.get(name, {}):
+        for key, value in document.run_with.get(name, {}).items():
+            if value is None:
+                continue
             if key == "posixUser" and not is_root():
                 self._say("WARN", f"runWith.posixUser of {name} has no effect: only root runs components as others")
             elif key != "posixUser":

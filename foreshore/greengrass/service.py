@@ -37,7 +37,7 @@ from foreshore.greengrass.configuration_journal import ConfigurationJournal
 from foreshore.greengrass.effective_configuration import EffectiveConfiguration
 from foreshore.greengrass.eventstream import STRING, Header
 from foreshore.greengrass.ipc import LITE_OPERATIONS, OPERATIONS, PREFIX, SERVICE
-from foreshore.greengrass.ipc.cli_access import is_cli
+from foreshore.greengrass.ipc.cli_access import CLI_CLIENT, CLIENT_POLICIES, is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
 from foreshore.greengrass.provided_services import Provided, Services
 from foreshore.greengrass.publish_spans import TICK_S, PublishSpans
@@ -262,6 +262,8 @@ class Core:
         token, name = message.get("authToken"), message.get("componentName")
         if isinstance(token, str):
             component = self.tokens.component_of(token)
+            if component is not None and component.startswith(CLI_CLIENT):
+                self.authorization.load(component, CLIENT_POLICIES)
             return None if component is None else (component, ())
         if self.profile == "lite" and isinstance(name, str) and name in self.configuration:
             return name, [Header("svcuid", STRING, self.tokens.issue(name))]

@@ -120,7 +120,7 @@ def test_cancellation(tmp_path: Path) -> None:
         await supervisor.cancel_deployment(first)
         assert (await supervisor.wait(first)).status == "CANCELED"
         assert (await supervisor.wait(second)).status == "CANCELED"
-        assert "can't be canceled" in await supervisor.cancel_deployment(first)
+        assert "already finished" in await supervisor.cancel_deployment(first)
         assert [each.id for each in supervisor.deployments()] == [second, first]
         with pytest.raises(DeploymentNotFound):
             await supervisor.wait("none")

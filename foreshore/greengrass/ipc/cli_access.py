@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
-from foreshore.greengrass.authorization import CLI, denial
+from foreshore.greengrass.authorization import CLI, MQTT_PROXY, PUBSUB, denial
 from foreshore.greengrass.components import ComponentStatus, DeploymentStatus
-from foreshore.greengrass.ipc.operation import Call, IpcError, invalid_arguments
+from foreshore.greengrass.ipc.operation import Call, IpcError, invalid_arguments, not_found
 
 CLI_CLIENT = "greengrass-cli"
+ANY = "*"
+_UUID = re.compile(r"[0-9a-fA-F]{1,8}(-[0-9a-fA-F]{1,4}){3}-[0-9a-fA-F]{1,12}")
+_ALL = {"cli": {"operations": [ANY], "resources": [ANY]}}
+CLIENT_POLICIES = {PUBSUB: _ALL, MQTT_PROXY: _ALL}
+"""What a greengrass-cli client may do besides the CLI's own operations (greengrass-cli, CLIService)."""
 
 
 def is_cli(component: str) -> bool:
@@ -28,8 +34,22 @@ def required_name(call: Call) -> str:
     """The request's componentName. Raises InvalidArgumentsError."""
     name = call.request.get("componentName")
     if not name:
-        raise invalid_arguments("Component name is required")
+        raise invalid_arguments("Component name cannot be empty")
     return str(name)
+
+
+def required_deployment(call: Call) -> str:
+    """The request's deploymentId, which must read as a UUID. Raises InvalidArgumentsError."""
+    identifier = call.request.get("deploymentId")
+    # java.util.UUID takes shorter groups too, but nothing without its four dashes.
+    if not isinstance(identifier, str) or _UUID.fullmatch(identifier) is None:
+        raise invalid_arguments("Invalid deploymentId format received. DeploymentId is a UUID")
+    return identifier
+
+
+def no_component(name: str) -> Exception:
+    """ResourceNotFoundError for a component that is not deployed."""
+    return not_found(f"Component with name {name} not found in Greengrass", "Component", name)
 
 
 def component_details(status: ComponentStatus) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from foreshore.errors import UserError
 from foreshore.greengrass.components import LocalDeploymentRequest
-from foreshore.greengrass.ipc.cli_access import authorize
+from foreshore.greengrass.ipc.cli_access import ANY, authorize
 from foreshore.greengrass.ipc.operation import (
     Call,
     IpcError,
@@ -32,7 +32,7 @@ async def handle(call: Call) -> Reply:
     request = call.request
     is_lite = call.core.profile == "lite"
     try:
-        authorize(call, "CreateLocalDeployment", "" if is_lite else None)
+        authorize(call, "CreateLocalDeployment", "" if is_lite else ANY)
     except IpcError as error:
         raise service_error(error.lite) if is_lite else error from None
     if is_lite and not all(isinstance(each, dict) for each in (request.get("componentToConfiguration") or {}).values()):
@@ -54,6 +54,8 @@ def read(request: dict[str, Any]) -> LocalDeploymentRequest:
     versions = request.get("rootComponentVersionsToAdd") or {}
     if not all(isinstance(version, str) for version in versions.values()):
         raise invalid_arguments("rootComponentVersionsToAdd must hold version strings")
+    if ":" in (request.get("groupName") or ""):
+        raise invalid_arguments("Thing group name cannot contain colon characters")
     return LocalDeploymentRequest(
         group_name=request.get("groupName") or "",
         root_components_to_add=versions,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from foreshore.greengrass.components import ComponentNotFound
-from foreshore.greengrass.ipc.cli_access import authorize, component_details, required_name
-from foreshore.greengrass.ipc.operation import Call, Member, Operation, Reply, not_found, text
+from foreshore.greengrass.ipc.cli_access import authorize, component_details, no_component, required_name
+from foreshore.greengrass.ipc.operation import Call, Member, Operation, Reply, text
 
 
 def handle(call: Call) -> Reply:
@@ -14,7 +14,7 @@ def handle(call: Call) -> Reply:
     try:
         return {"componentDetails": component_details(call.core.lifecycle.details(name))}
     except ComponentNotFound as error:
-        raise not_found("Component with given name not found", "Component", name) from error
+        raise no_component(name) from error
 
 
 OPERATION = Operation("GetComponentDetails", handle, {"componentName": Member(text)}, plugin="aws.greengrass.Cli")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foreshore.greengrass.components import ComponentNotFound
-from foreshore.greengrass.ipc.cli_access import authorize, required_name
+from foreshore.greengrass.ipc.cli_access import authorize, no_component, required_name
 from foreshore.greengrass.ipc.operation import Call, IpcError, Member, Operation, Reply, text
 
 
@@ -16,7 +16,7 @@ async def handle(call: Call) -> Reply:
     except ComponentNotFound as error:
         if call.core.profile == "lite":
             raise IpcError("ResourceNotFoundError", "Component not found.") from error
-        raise IpcError("ComponentNotFoundError", "Component with given name not found") from error
+        raise no_component(name) from error
     if failure is not None and call.core.profile == "lite":
         return {"restartStatus": "FAILED"}
     if failure is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from foreshore.greengrass.components import ComponentNotFound
-from foreshore.greengrass.ipc.cli_access import authorize, required_name
-from foreshore.greengrass.ipc.operation import Call, IpcError, Member, Operation, Reply, text
+from foreshore.greengrass.ipc.cli_access import authorize, no_component, required_name
+from foreshore.greengrass.ipc.operation import Call, Member, Operation, Reply, text
 
 
 async def handle(call: Call) -> Reply:
@@ -14,7 +14,7 @@ async def handle(call: Call) -> Reply:
     try:
         failure = await call.core.lifecycle.stop_component(name)
     except ComponentNotFound as error:
-        raise IpcError("ComponentNotFoundError", "Component with given name not found") from error
+        raise no_component(name) from error
     if failure is not None:
         return {"stopStatus": "FAILED", "message": failure}
     return {"stopStatus": "SUCCEEDED"}

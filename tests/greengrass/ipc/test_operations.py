@@ -71,10 +71,10 @@ class Lifecycle:
         if request.recipe_directory == "/nope":
             raise UserError("no such folder", code="recipe-directory")
         self.asked.append(("deploy", request))
-        return "deployment-1"
+        return "00000000-0000-4000-8000-000000000001"
 
     def deployment_status(self, deployment_id: str) -> DeploymentStatus:
-        if deployment_id != "deployment-1":
+        if deployment_id != "00000000-0000-4000-8000-000000000001":
             raise DeploymentNotFound(deployment_id)
         return DeploymentStatus(
             deployment_id,
@@ -87,7 +87,10 @@ class Lifecycle:
         )
 
     def deployments(self) -> list[DeploymentStatus]:
-        return [self.deployment_status("deployment-1"), DeploymentStatus("d0", "SUCCEEDED", 1_700_000_000_000)]
+        return [
+            self.deployment_status("00000000-0000-4000-8000-000000000001"),
+            DeploymentStatus("d0", "SUCCEEDED", 1_700_000_000_000),
+        ]
 
     async def cancel_deployment(self, deployment_id: str) -> str:
         self.deployment_status(deployment_id)
@@ -144,10 +147,10 @@ show(client.create_local_deployment(root_component_versions_to_add={"c": "1.0.0"
     component_to_configuration={"c": {"MERGE": {"k": None}}}, failure_handling_policy="DO_NOTHING",
     component_to_run_with_info={"c": run_with}))
 show(error_of(client.create_local_deployment, recipe_directory_path="/nope"))
-show(client.get_local_deployment_status(deployment_id="deployment-1"))
-show(error_of(client.get_local_deployment_status, deployment_id="other"))
+show(client.get_local_deployment_status(deployment_id="00000000-0000-4000-8000-000000000001"))
+show(error_of(client.get_local_deployment_status, deployment_id="00000000-0000-4000-8000-000000000002"))
 show(client.list_local_deployments())
-show(client.cancel_local_deployment(deployment_id="deployment-1"))
+show(client.cancel_local_deployment(deployment_id="00000000-0000-4000-8000-000000000001"))
 password = client.create_debug_password()
 show([password.username, len(password.password) > 20, password.password_expiration.timestamp() > time.time() + 3600])
 """
@@ -166,14 +169,14 @@ def test_the_clis_operations(rig, run) -> None:
                 "state": "RUNNING",
                 "configuration": {"k": 1},
             }
-            assert next(shown) == ["ResourceNotFoundError", "Component with given name not found"]
+            assert next(shown) == ["ResourceNotFoundError", "Component with name nope not found in Greengrass"]
             assert next(shown) == {"restartStatus": "SUCCEEDED"}
             assert next(shown) == {"stopStatus": "SUCCEEDED"}
-            assert next(shown)[0] == "ComponentNotFoundError"
+            assert next(shown) == ["ResourceNotFoundError", "Component with name nope not found in Greengrass"]
             assert next(shown) == {}
             assert next(shown) == ["InvalidArgumentsError", "Component b is not running"]
             assert next(shown) == {}
-            assert next(shown) == {"deploymentId": "deployment-1"}
+            assert next(shown) == {"deploymentId": "00000000-0000-4000-8000-000000000001"}
             assert next(shown) == ["InvalidRecipeDirectoryPathError", "no such folder"]
             deployment = next(shown)["deployment"]
             assert deployment["createdOn"] == "01-01-1970 00:00:00 UTC"
@@ -195,7 +198,7 @@ def test_a_component_needs_a_policy_where_the_cli_needs_none(rig, run) -> None:
         async with rig(components=Lifecycle) as running:
             client, cli = await running.raw("c"), await running.raw("aws.greengrass.Cli")
             for number, name in enumerate(n for n, o in OPERATIONS.items() if o.plugin == "aws.greengrass.Cli"):
-                body = {"componentName": "c", "deploymentId": "deployment-1"}
+                body = {"componentName": "c", "deploymentId": "00000000-0000-4000-8000-000000000001"}
                 shape, error = await client.ask(number + 1, name, body)
                 assert shape == "UnauthorizedError" and f"aws.greengrass.Cli:aws.greengrass#{name}" in error["message"]
                 shape, _ = await cli.ask(number + 1, name, body)
