@@ -28,6 +28,7 @@ FILTERS = (
     "$aws/things/+/jobs/+/get",
     "$aws/things/+/jobs/+/update",
 )
+_CODES = {"TerminalStateException": "TerminalStateReached"}
 _REQUEST = re.compile(r"\$aws/things/([^/]+)/jobs/(?:(get|start-next)|([^/]+)/(get|update))$")
 
 
@@ -70,7 +71,7 @@ class JobDevices:
         return config.get("inProgressTimeoutInMinutes")
 
     def describe(self, thing: str, job_id: str, request: Document) -> Document:
-        """DescribeJobExecution; `$next` is the first pending one."""
+        """DescribeJobExecution of one that has not ended; `$next` is the first pending one."""
         if job_id == "$next":
             found = self._executions.pending(thing)
             if not found:
@@ -78,6 +79,9 @@ class JobDevices:
             execution = found[0]
         else:
             execution = self._executions.latest(job_id, thing, request.get("executionNumber"))
+            if execution["status"] in executions.TERMINAL:
+                text = "Job Execution has reached terminal state. It is neither IN_PROGRESS nor QUEUED"
+                raise AwsError("TerminalStateException", text, 410)
         wanted = request.get("includeJobDocument", True) is not False
         return {"execution": self._rollouts.shown(execution, with_document=wanted)}
 
@@ -123,7 +127,8 @@ class JobDevices:
             self._bus.publish(reply)
 
     def _refusal(self, thing: str, job_id: str | None, error: AwsError) -> Document:
-        answer: Document = {"code": error.code.removesuffix("Exception"), "message": error.message}
+        code = _CODES.get(error.code) or error.code.removesuffix("Exception")
+        answer: Document = {"code": code, "message": error.message}
         if job_id and error.code in ("InvalidStateTransitionException", "VersionMismatch"):
             answer["executionState"] = state_of(self._executions.latest(job_id, thing))
         return answer

@@ -52,7 +52,7 @@ def test_the_sdks_jobs_client_runs_a_job(edge, tmp_path):
         ),
     }
     for name, verb, word in (("updated", "Update", "accepted"), ("rejected", "Update", "rejected"),
-                             ("described", "Describe", "accepted")):  # fmt: skip
+                             ("described", "Describe", "accepted"), ("ended", "Describe", "rejected")):  # fmt: skip
         request = getattr(iotjobs, f"{verb}JobExecutionSubscriptionRequest")(job_id="+", **thing)
         pairs[name] = (f"{verb.lower()}_job_execution_{word}", request)
     for name, (what, request) in pairs.items():
@@ -80,13 +80,19 @@ def test_the_sdks_jobs_client_runs_a_job(edge, tmp_path):
     refused = got["rejected"].get(timeout=20)
     assert (refused.code, refused.execution_state.status) == ("VersionMismatch", "IN_PROGRESS")
 
+    described = iotjobs.DescribeJobExecutionRequest(job_id="reboot", **thing)
+    client.publish_describe_job_execution(described, QOS).result(20)
+    assert got["described"].get(timeout=20).execution.status == "IN_PROGRESS"
+
     done = iotjobs.UpdateJobExecutionRequest(job_id="reboot", status="SUCCEEDED", expected_version=2,
                                              status_details={"took": "3s"}, client_token="t", **thing)  # fmt: skip
     client.publish_update_job_execution(done, QOS).result(20)
     assert got["updated"].get(timeout=20).client_token == "t"
     assert got["next"].get(timeout=20).execution is None
-    client.publish_describe_job_execution(iotjobs.DescribeJobExecutionRequest(job_id="reboot", **thing), QOS).result(20)
-    assert got["described"].get(timeout=20).execution.status_details == {"took": "3s"}
+    client.publish_describe_job_execution(described, QOS).result(20)
+    assert got["ended"].get(timeout=20).code == iotjobs.RejectedErrorCode.TERMINAL_STATE_REACHED
+    shown = iot.describe_job_execution(jobId="reboot", thingName="pump-1")["execution"]
+    assert shown["statusDetails"] == {"detailsMap": {"took": "3s"}}
 
     details = iot.describe_job(jobId="reboot")["job"]
     assert details["status"] == "IN_PROGRESS"
@@ -106,6 +112,8 @@ def test_the_sdks_jobs_client_runs_a_job(edge, tmp_path):
         data.update_job_execution(thingName="pump-2", jobId="reboot", status="SUCCEEDED")
     with pytest.raises(data.exceptions.ResourceNotFoundException):
         data.describe_job_execution(thingName="pump-2", jobId="nope")
+    with pytest.raises(data.exceptions.TerminalStateException, match="neither IN_PROGRESS nor QUEUED"):
+        data.describe_job_execution(thingName="pump-2", jobId="reboot")
     listed = iot.list_job_executions_for_job(jobId="reboot")["executionSummaries"]
     assert [each["jobExecutionSummary"]["status"] for each in listed] == ["SUCCEEDED", "FAILED"]
     connection.disconnect().result(20)
