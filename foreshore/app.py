@@ -263,6 +263,7 @@ class App:
 
     def _start_greengrass(self, iot: IotCore) -> None:
         from foreshore.core_cloud import Objects
+        from foreshore.core_jobs import DeploymentJobs
         from foreshore.greengrass.cloud.service import GreengrassCloud
 
         def things_of(kind: str, name: str) -> list[str]:
@@ -274,7 +275,7 @@ class App:
         self._stops.append(objects.close)
         self.greengrass = GreengrassCloud(
             state=self.state, region=self.project.region, account=self.project.account, things_of=things_of,
-            groups_of=iot.groups.all_of, fetch=objects.fetch,
+            groups_of=iot.groups.all_of, jobs=DeploymentJobs(iot), fetch=objects.fetch,
             lambda_code=self._lambda_code if self.functions is not None else None,
             endpoint=lambda: str(self.endpoints["aws"]),
             say=lambda level, text: self.recorder.say("foreshore", text, level=level),

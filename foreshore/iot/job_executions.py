@@ -17,13 +17,16 @@ Document = dict[str, Any]
 PENDING = ("IN_PROGRESS", "QUEUED")
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "REMOVED", "CANCELED"})
 DEVICE_STATES = frozenset({"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"})
+DEPLOYMENTS = "aws-gg-deployment"
 MAX_DETAILS = 10
 MAX_STEP_MINUTES = 10_080
 
 
-def queued(job_id: str, thing: str, number: int, now: float, attempt: int = 0) -> Document:
-    """A new execution."""
+def queued(job_id: str, thing: str, number: int, now: float, attempt: int = 0, namespace: str = "") -> Document:
+    """A new execution. One in the namespace of Greengrass's deployments never stands before a device's own programs."""
+    hidden = {"namespaceId": namespace} if namespace == DEPLOYMENTS else {}
     return {
+        **hidden,
         "jobId": job_id, "thing": thing, "status": "QUEUED", "statusDetails": {}, "queuedAt": now, "startedAt": None,
         "lastUpdatedAt": now, "executionNumber": number, "versionNumber": 1, "retryAttempt": attempt,
         "stepDeadline": None, "deadline": None,

@@ -181,7 +181,7 @@ class Rollouts:
         self.jobs.put(job["jobId"], {**job, "rolledOut": job["rolledOut"] + len(given), "minute": [minute, used + len(given)]})  # fmt: skip  # noqa: E501
         numbers = {each["thing"]: int(each["executionNumber"]) for each in self.executions.newest(job["jobId"])}
         for thing in given:
-            self._queue(executions.queued(job["jobId"], thing, numbers.get(thing, 0) + 1, now))
+            self._queue(self._new(job, thing, numbers.get(thing, 0) + 1, now))
 
     def _rate(self, job: Document) -> int:
         """How many executions this minute may begin (AWS's default is 1,000)."""
@@ -198,7 +198,29 @@ class Rollouts:
             steps = succeeded // int(criteria["numberOfSucceededThings"])
         return min(limit, int(growth["baseRatePerMinute"] * float(growth["incrementFactor"]) ** min(steps, 50)))
 
+    def _new(self, job: Document, thing: str, number: int, now: float) -> Document:
+        return executions.queued(job["jobId"], thing, number, now, namespace=job.get("namespaceId") or "")
+
     # Executions
+
+    def report(self, job_id: str, thing: str, status: str, details: dict[str, str]) -> None:
+        """Where an execution stands that a service carries out in the device's stead; one that is over stays so."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return
+        now = self._ground.clock()
+        found = next((each for each in self.executions.newest(job_id) if each["thing"] == thing), None)
+        execution = found or self._new(job, thing, 1, now)
+        if execution["status"] in TERMINAL or execution["status"] == status:
+            return
+        before = self.executions.pending(thing)
+        if execution["status"] == "QUEUED" and status != "CANCELED":
+            minutes = (job.get("timeoutConfig") or {}).get("inProgressTimeoutInMinutes")
+            execution = executions.start(execution, now, minutes)
+        if status != "IN_PROGRESS":
+            execution = {**executions.finish(execution, status, now), "statusDetails": details}
+        self.executions.save(execution)
+        self.after(execution, before)
 
     def _queue(self, execution: Document) -> None:
         before = self.executions.pending(execution["thing"])

@@ -83,4 +83,6 @@ class Executions:
 
     def pending(self, thing: str) -> list[Document]:
         """What a device has before itself, in the order it gets it."""
-        return sorted(filter(is_pending, self.of_thing(thing)), key=in_order)
+        return sorted(
+            (each for each in self.of_thing(thing) if is_pending(each) and "namespaceId" not in each), key=in_order
+        )

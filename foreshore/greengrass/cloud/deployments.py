@@ -13,6 +13,7 @@ from typing import Any
 from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.greengrass.cloud import rollouts
 from foreshore.greengrass.cloud.components import Components
+from foreshore.greengrass.cloud.jobs import Jobs, details_of, job_of, status_in_job
 from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.deployments import read_document
 from foreshore.greengrass.provided import PROVIDED
@@ -50,12 +51,13 @@ class Deployments:
     """The deployments of the account. `changed` is called when there may be something to deliver or to cancel."""
 
     def __init__(
-        self, ground: Ground, components: Components, things_of: ThingsOf, changed: Callable[[], None]
+        self, ground: Ground, components: Components, things_of: ThingsOf, jobs: Jobs, changed: Callable[[], None]
     ) -> None:
         self._ground = ground
         self._store = ground.store
         self._components = components
         self._things_of = things_of
+        self._jobs = jobs
         self._changed = changed
 
     def operations(self) -> dict[str, OperationHandler]:
@@ -100,9 +102,11 @@ class Deployments:
             job = self._ground.new_id()
             made |= {"iotJobId": job, "iotJobArn": self._ground.job_arn(job)}
             item |= {key: made[key] for key in ("iotJobId", "iotJobArn")}
+            self._jobs.open(job_of(item))
         with self._store.database.transaction():
             if former is not None:
                 self._end(former)
+                self._end_job(former)
                 self._store.put("deployment", former["deploymentId"], {**former, "isLatestForTarget": False})
             self._store.put("deployment", identifier, item)
             if token:
@@ -140,6 +144,11 @@ class Deployments:
                 self.set_execution(execution, "CANCELED", settle=False)
         item["deploymentStatus"] = "CANCELED"
         self._store.put("deployment", item["deploymentId"], item)
+        self._end_job(item)
+
+    def _end_job(self, item: Item) -> None:
+        if "iotJobId" in item:
+            self._jobs.cancel(item["iotJobId"])
 
     def find(self, identifier: str) -> Item:
         """One deployment. Raises AwsError ResourceNotFoundException."""
@@ -307,6 +316,9 @@ class Deployments:
             self._store.put("execution", f"{identifier}/{execution['thing']}", execution)
             if settle:
                 self._settle(identifier)
+        if "iotJobId" in execution and status != "QUEUED":
+            said = details_of(reason, details)
+            self._jobs.report(execution["iotJobId"], execution["thing"], status_in_job(status), said)
 
     def _settle(self, identifier: str) -> None:
         """Write a deployment's status by its executions'."""

@@ -13,7 +13,8 @@ ROWS: list[tuple[str, str, str]] = [
         "policies, rollouts, abort criteria, time limits, revisions, cancellation; delivered to this edge's cores; "
         "a group's deployment is COMPLETED when all its cores are, and ACTIVE again when one joins; what a group "
         "brought goes with the next deployment after the core left it; "
-        "parentTargetArn is NotEmulated; the IoT job is named, not made",
+        "parentTargetArn is NotEmulated; the IoT job of a group's "
+        "deployment shows it to the iot API and is not read by the core",
     ),
     (
         "Core devices, installed components, effective deployments",

@@ -21,6 +21,7 @@ from foreshore.greengrass.cloud.connectivity import Directory
 from foreshore.greengrass.cloud.control import control_plane
 from foreshore.greengrass.cloud.cores import Cores
 from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, document_text
+from foreshore.greengrass.cloud.jobs import Jobs
 from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf
 from foreshore.greengrass.cloud.store import Ground, Store
 from foreshore.greengrass.components import DeploymentStatus
@@ -86,6 +87,7 @@ class GreengrassCloud:
         account: str,
         things_of: ThingsOf,
         groups_of: GroupsOf,
+        jobs: Jobs,
         fetch: FetchObject,
         lambda_code: LambdaCodeOf | None,
         endpoint: Callable[[], str],
@@ -95,7 +97,7 @@ class GreengrassCloud:
         ground = Ground(self.store, region, account, time.time, lambda: str(uuid.uuid4()))
         self.artifacts = Artifacts(state / "greengrass-artifacts", fetch, endpoint)
         self.components = Components(ground, self.artifacts, lambda_code)
-        self.deployments = Deployments(ground, self.components, things_of, self._wake)
+        self.deployments = Deployments(ground, self.components, things_of, jobs, self._wake)
         self.cores = Cores(ground, things_of)
         self.directory = Directory(self.cores)
         self._service = control_plane(self.components, self.deployments, self.cores)

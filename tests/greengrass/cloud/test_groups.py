@@ -163,6 +163,50 @@ def test_what_waits_for_a_core_is_forgotten_when_it_leaves_the_group(edge):
     until(lambda: client.get_deployment(deploymentId=made)["deploymentStatus"] == "COMPLETED")
 
 
+def test_a_deployment_to_a_group_is_an_iot_job(edge):
+    client, iot = edge.boto3("greengrassv2"), edge.boto3("iot")
+    iot.create_thing(thingName="away")
+    target = group(edge, "jobs")
+    iot.add_thing_to_thing_group(thingGroupName="jobs", thingName="away")
+    client.create_component_version(inlineRecipe=recipe("com.example.ends", "1.0.0", "exit 9"))
+    wish = {"com.example.ends": {"componentVersion": "1.0.0", "configurationUpdate": {"merge": '{"a": 1}'}}}
+    rollout = {"jobExecutionsRolloutConfig": {"maximumPerMinute": 50}}
+    made = client.create_deployment(targetArn=target, components=wish, iotJobConfiguration=rollout)
+    until(lambda: (part(client, made["deploymentId"]) or {}).get("coreDeviceExecutionStatus") == "FAILED")
+    job = iot.describe_job(jobId=made["iotJobId"])["job"]
+    assert (job["jobArn"], job["status"], job["targetSelection"]) == (made["iotJobArn"], "IN_PROGRESS", "CONTINUOUS")
+    assert job["jobExecutionsRolloutConfig"] == rollout["jobExecutionsRolloutConfig"]
+    document = json.loads(iot.get_job_document(jobId=made["iotJobId"])["document"])
+    assert document["configurationArn"] == "arn:aws:greengrass:us-east-1:000000000000:configuration:thinggroup/jobs:1"
+    assert document["components"] == {
+        "com.example.ends": {"version": "1.0.0", "configurationUpdate": {"MERGE": {"a": 1}}}
+    }
+    execution = iot.describe_job_execution(jobId=made["iotJobId"], thingName=CORE)["execution"]
+    said = execution["statusDetails"]["detailsMap"]
+    assert (execution["status"], said["detailed-deployment-status"]) == ("FAILED", "FAILED_ROLLBACK_COMPLETE")
+    assert "com.example.ends" in said["deployment-failure-cause"]
+    assert said["deployment-error-stack"].startswith("[DEPLOYMENT_FAILURE, COMPONENT_UPDATE_ERROR")
+    until(lambda: iot.list_job_executions_for_thing(thingName="away")["executionSummaries"])
+    assert waiting_for(edge, "away") == []
+
+    following = client.create_deployment(targetArn=target, components={})
+    assert iot.describe_job(jobId=made["iotJobId"])["job"]["status"] == "CANCELED"
+    until(lambda: part(client, following["deploymentId"])["coreDeviceExecutionStatus"] == "SUCCEEDED")
+    execution = iot.describe_job_execution(jobId=following["iotJobId"], thingName=CORE)["execution"]
+    assert execution["status"] == "SUCCEEDED"
+    client.cancel_deployment(deploymentId=following["deploymentId"])
+    jobs = iot.list_jobs(namespaceId="aws-gg-deployment", thingGroupName="jobs")["jobs"]
+    assert {each["jobId"]: each["status"] for each in jobs} == {
+        made["iotJobId"]: "CANCELED",
+        following["iotJobId"]: "CANCELED",
+    }
+
+
+def waiting_for(edge, thing):
+    """The jobs that a device's own program finds before itself."""
+    return edge.boto3("iot-jobs-data").get_pending_job_executions(thingName=thing)["queuedJobs"]
+
+
 def test_versions_that_are_none_are_refused(edge):
     client = edge.boto3("greengrassv2")
     wish = {"aws.greengrass.Cli": {"componentVersion": "latest"}}
