@@ -41,7 +41,7 @@ def test_the_sdks_jobs_client_runs_a_job(edge, tmp_path):
         iot.create_thing(thingName=name)
     connection, _ = shadow_client(edge, tmp_path)
     client = iotjobs.IotJobsClient(connection)
-    got = {name: queue.Queue() for name in ("next", "started", "updated", "rejected", "described", "notify")}
+    got = {name: queue.Queue() for name in ("next", "started", "updated", "rejected", "described", "ended", "notify")}
     thing = {"thing_name": "pump-1"}
     pairs = {
         "next": ("next_job_execution_changed_events", iotjobs.NextJobExecutionChangedSubscriptionRequest(**thing)),
