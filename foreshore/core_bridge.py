@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from foreshore.errors import AwsError, ForeshoreError
@@ -24,6 +24,9 @@ from foreshore.seams import Publication, split_traceparent
 MAX_IOT_PAYLOAD = 128 * 1024
 """Bytes that IoT Core takes ("AWS IoT Core message broker and protocol limits")."""
 
+_PROPERTIES = (
+    "content_type", "response_topic", "correlation_data", "payload_format", "message_expiry_s", "user_properties",
+)  # fmt: skip
 MAX_DEPTH = 16
 MAX_RETRY_S = 120
 
@@ -123,49 +126,59 @@ class Bridge:
             stop()
 
     def _from_device(self, message: Publication, route: Route) -> None:
-        if route.no_local and message.client_id == self.client_id:
+        is_own = message.client_id == self.client_id
+        if is_own and route.no_local:
             return
-        if message.client_id != self.client_id:
-            self.from_devices += 1
-        if not self._settings.is_mqtt5:
-            message = _bare(message)
-        self._pass(replace(message, retain=message.retain and route.retain_as_published), route)
+        self.from_devices += not is_own
+        self._pass(message, route, retain=message.retain and route.retain_as_published)
 
     def _from_component(self, message: LocalMessage, route: Route) -> None:
-        self._pass(Publication(message.topic, message.payload, traceparent=message.traceparent or None), route)
+        self._pass(message, route)
 
     def _from_cloud(self, message: Publication, route: Route) -> None:
         ids = split_traceparent(message.traceparent)
         if ids is not None and self._passes.is_loop(ids[0], message.topic, message.payload):
             self._cut(route, f"message on {message.topic} came by {MAX_PASSES} times")
             return
-        self._pass(replace(message, retain=False), route)
+        self._pass(message, route)
 
     # Passing on
 
-    def _pass(self, message: Publication, route: Route) -> None:
+    def _pass(self, message: Publication | LocalMessage, route: Route, *, retain: bool = False) -> None:
         """One message to where its mapping points."""
         if self._depth >= MAX_DEPTH:
             self._cut(route, f"message on {message.topic} came by {MAX_DEPTH} times")
             return
+        topic, trace = route.prefix + message.topic, message.traceparent or None
         self._depth += 1
         try:
-            self._publish(replace(message, topic=route.prefix + message.topic, qos=1), route.target)
+            if route.target is Source.PUBSUB:
+                self._core().publish_local(topic, message.payload, source=NAME, traceparent=trace)
+            else:
+                self._publish(self._carried(message, topic, retain, trace), route.target)
         except (ForeshoreError, ValueError) as error:
             self._say("ERROR", f"{route.name}: {message.topic} can't be passed on: {error}")
         finally:
             self._depth -= 1
 
+    def _carried(
+        self, message: Publication | LocalMessage, topic: str, retain: bool, traceparent: str | None
+    ) -> Publication:
+        """The message anew: with its MQTT 5 properties when the bridge is an MQTT 5 client."""
+        carried = Publication(topic, message.payload, qos=1, retain=retain, traceparent=traceparent)
+        if self._settings.is_mqtt5 and isinstance(message, Publication):
+            for name in _PROPERTIES:
+                setattr(carried, name, getattr(message, name))
+        return carried
+
     def _publish(self, message: Publication, target: Source) -> None:
-        if target is Source.PUBSUB:
-            self._core().publish_local(message.topic, message.payload, source=NAME, traceparent=message.traceparent)
-        elif target is Source.IOT_CORE:
-            if len(message.payload) > MAX_IOT_PAYLOAD:
-                raise ValueError(f"{len(message.payload)} bytes are more than the {MAX_IOT_PAYLOAD} IoT Core takes")
-            self._core().publish_to_cloud(replace(message, client_id=None, principal=None), NAME)
+        if target is Source.LOCAL_MQTT:
+            message.client_id = self.client_id
+            self._broker.publish(message)
+        elif len(message.payload) > MAX_IOT_PAYLOAD:
+            raise ValueError(f"{len(message.payload)} bytes are more than the {MAX_IOT_PAYLOAD} IoT Core takes")
         else:
-            kept = message if self._settings.is_mqtt5 else _bare(message)
-            self._broker.publish(replace(kept, client_id=self.client_id, principal=None))
+            self._core().publish_to_cloud(message, NAME)
 
     def _cut(self, route: Route, what: str) -> None:
         """Say once for each mapping that it is part of a loop."""
@@ -177,11 +190,3 @@ class Bridge:
 
 def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
-
-
-def _bare(message: Publication) -> Publication:
-    """What an MQTT 3.1.1 client sees of a message; the trace is the edge's own."""
-    return Publication(
-        message.topic, message.payload, message.qos, message.retain, message.client_id, message.principal,
-        traceparent=message.traceparent,
-    )  # fmt: skip

@@ -116,7 +116,7 @@ class CoreDevice:
                 environment=self.component_environment, run_folder=self.run_folder, project=self.project.folder
             ),
         )  # fmt: skip
-        self._stops.append(self.core.stop)
+        self._stops += [self.core.stop, self.field.stop]
         await self.core.start()
 
     def _log_manager(self) -> LogManager:
@@ -132,7 +132,6 @@ class CoreDevice:
             is_deployed=lambda name: name in self.core.configuration, span=self.recorder.span,
             say=lambda level, text: self.say(text, level),
         )  # fmt: skip
-        self._stops.append(self.field.stop)
         self.bridge = Bridge(
             lambda: self.core, self.field.broker, lambda level, text: self.say(f"bridge: {text}", level),
             self.field.bridge_id,

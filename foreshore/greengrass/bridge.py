@@ -79,11 +79,24 @@ def _mapping(name: str, row: object, options: AnyMapping[str, Any]) -> Mapping:
         raise UserError(
             f"mapping {name} has the same source and target", code="bridge", where=f"mqttTopicMapping.{name}"
         )
+    if not _is_filter(str(members["topic"])):
+        raise UserError(
+            f"mapping {name}: {members['topic']!r} is no topic filter", code="bridge",
+            where=f"mqttTopicMapping.{name}.topic", mend="+ and # stand alone in a level, # in the last",
+        )  # fmt: skip
     is_local = source is Source.LOCAL_MQTT
     return Mapping(
         name, str(members["topic"]), source, target, str(members.get("targetTopicPrefix") or ""),
         is_local and _is_true(options.get("noLocal")), is_local and _is_true(options.get("retainAsPublished")),
     )  # fmt: skip
+
+
+def _is_filter(topic: str) -> bool:
+    """[MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-2]"""
+    levels = topic.split("/")
+    if "\0" in topic or any("#" in level for level in levels[:-1]) or len(topic.encode("utf-8", "replace")) > 65_535:
+        return False
+    return all(level in ("+", "#") or not {"+", "#"} & set(level) for level in levels)
 
 
 def _is_true(value: object) -> bool:

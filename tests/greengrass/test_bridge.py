@@ -252,6 +252,8 @@ def test_settings() -> None:
         ({"topic": "t", "source": "LocalMqtt"}, "needs target"),
         (mapping("t", "localmqtt", "IotCore"), "is none of"),
         (mapping("t", "IotCore", "IotCore"), "same source and target"),
+        (mapping("a/#/b", "LocalMqtt", "IotCore"), "no topic filter"),
+        (mapping("a+", "LocalMqtt", "IotCore"), "no topic filter"),
     ],
 )
 def test_wrong_mappings(row, why) -> None:
