@@ -22,6 +22,8 @@ from foreshore.traces.store import SCHEMA
 
 FLUSH_SECONDS = 0.2
 MAX_PENDING = 200_000
+MAX_KEPT = 500_000
+"""Spans, and log lines, that the store keeps; the oldest go first, a tenth of that at a time."""
 
 _random = random.Random(random.SystemRandom().getrandbits(128))
 
@@ -39,8 +41,9 @@ def new_span_id() -> str:
 class Recorder:
     """The writing side of the trace store. `listeners` get every span and log line as they come (console, `--json`)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_kept: int = MAX_KEPT) -> None:
         self.path = path
+        self.max_kept = max_kept
         Database(path, SCHEMA).close()
         self._spans: list[Span] = []
         self._logs: list[LogLine] = []
@@ -104,6 +107,12 @@ class Recorder:
                 database.close()
                 return
 
+    def _forget(self, database: Database, table: str) -> None:
+        """Delete the oldest rows once there are a tenth too many; row numbers only grow."""
+        first, last = database.execute(f"SELECT MIN(rowid), MAX(rowid) FROM {table}").fetchone()
+        if first is not None and last - first >= self.max_kept + self.max_kept // 10:
+            database.execute(f"DELETE FROM {table} WHERE rowid <= ?", (last - self.max_kept,))
+
     def _write(self, database: Database) -> None:
         # Swapping the lists is atomic under the interpreter lock; the loop appends to the new ones from here on.
         spans, self._spans = self._spans, []
@@ -121,6 +130,8 @@ class Recorder:
                     ((*s[:8], orjson.dumps(s[8], default=str).decode() if s[8] else None) for s in spans),
                 )
                 database.executemany("INSERT INTO logs VALUES (?,?,?,?,?,?)", logs)
+                self._forget(database, "spans")
+                self._forget(database, "logs")
         except UserError as error:
             print(f"foreshore: traces are lost: {error}", file=sys.stderr)
         with self._flushed:

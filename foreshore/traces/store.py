@@ -1,5 +1,8 @@
 """The trace store: one SQLite file, `.foreshore/state/traces.db`, written by one process and read by any.
 
+The newest spans and log lines are kept, so many of each; there is no index over the spans: it would cost as much as
+they do, and a look through all that are kept takes a moment only.
+
 A span is one step of one message (W3C Trace Context names); all spans of a trace share a 32-hex trace id. Log lines
 carry the trace id they belong to, or an empty one.
 """
@@ -17,7 +20,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS spans (
   trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT NOT NULL, service TEXT NOT NULL, name TEXT NOT NULL,
   start_ns INTEGER NOT NULL, duration_ns INTEGER NOT NULL, ok INTEGER NOT NULL, attributes TEXT);
-CREATE INDEX IF NOT EXISTS spans_by_trace ON spans (trace_id);
+DROP INDEX IF EXISTS spans_by_trace;
 CREATE TABLE IF NOT EXISTS logs (
   time_ns INTEGER NOT NULL, service TEXT NOT NULL, source TEXT NOT NULL, level TEXT NOT NULL, trace_id TEXT NOT NULL,
   text TEXT NOT NULL);
@@ -46,12 +49,16 @@ class TraceReader:
 
     def latest(self, limit: int = 20) -> list[tuple[str, int, int, int, bool, str]]:
         """The last traces: (trace id, first start ns, wall ns, spans, all ok, names joined by ` > `), newest first."""
+        found: dict[str, None] = {}
+        for (trace_id,) in self._db.execute("SELECT trace_id FROM spans ORDER BY rowid DESC"):
+            found[trace_id] = None
+            if len(found) >= limit:
+                break
+        marks = ",".join("?" * len(found))
         rows = self._db.execute(
             "SELECT trace_id, MIN(start_ns), MAX(start_ns + duration_ns) - MIN(start_ns), COUNT(*), MIN(ok), "
-            "GROUP_CONCAT(name, ' > ') FROM spans WHERE trace_id IN "
-            "(SELECT trace_id FROM spans GROUP BY trace_id ORDER BY MAX(rowid) DESC LIMIT ?) "
-            "GROUP BY trace_id ORDER BY 2 DESC",
-            (limit,),
+            f"GROUP_CONCAT(name, ' > ') FROM spans WHERE trace_id IN ({marks}) GROUP BY trace_id ORDER BY 2 DESC",
+            tuple(found),
         )
         return [(r[0], r[1], r[2], r[3], bool(r[4]), r[5]) for r in rows]
 

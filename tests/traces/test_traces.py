@@ -82,3 +82,19 @@ def test_listeners_see_everything_at_once(tmp_path):
     recorder.say("iot", "hello")
     assert [type(item).__name__ for item in seen] == ["Span", "LogLine"]
     recorder.close()
+
+
+def test_the_newest_are_kept(tmp_path):
+    recorder = Recorder(tmp_path / "t.db", max_kept=100)
+    for number in range(450):
+        recorder.span(Span(f"{number:032x}", f"{number:016x}", "", "iot", "publish", number, 1, True, None))
+        recorder.say("iot", str(number))
+        if number % 50 == 49:
+            recorder.flush()
+    recorder.close()
+    reader = TraceReader(tmp_path / "t.db")
+    kept = [int(identifier, 16) for identifier, *_ in reader.latest(1000)]
+    assert kept[0] == 449 and kept == list(range(449, 449 - len(kept), -1)) and 100 <= len(kept) <= 110
+    assert [line.text for _, line in reader.logs()][-1] == "449"
+    assert not reader.trace(f"{0:032x}") and len(reader.trace(f"{400:032x}")) == 1
+    reader.close()
