@@ -18,7 +18,6 @@ import base64
 import hashlib
 import re
 import shutil
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ from foreshore.errors import NotEmulated, UserError
 from foreshore.greengrass.host_artifact import HOST_NAME, build_host
 from foreshore.greengrass.layout import Layout
 from foreshore.greengrass.recipes import Artifact, Manifest, Recipe
+from foreshore.greengrass.run_as import is_root
 
 SKIPPED = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 MAX_UNPACKED = 2 * 1024 * 1024 * 1024
@@ -119,16 +119,17 @@ class ArtifactStore:
             _copy(source, target)
         if artifact.digest:
             _check_digest(recipe, artifact, target)
-        if artifact.execute != "NONE":
-            target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP)
+        mode = artifact.mode(writable=not is_root())
+        target.chmod(mode)
         if artifact.unarchive == "ZIP":
-            _unpack(target, Path(self._layout.unarchived(name, version)) / target.stem, recipe)
+            _unpack(target, Path(self._layout.unarchived(name, version)) / target.stem, recipe, mode)
 
     def _place_folder(self, name: str, version: str, artifact: Artifact, source: Path) -> None:
         target = Path(self._layout.unarchived(name, version)) / Path(artifact.file_name).stem
         fresh = target.with_name(target.name + ".new")
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(source, fresh, ignore=shutil.ignore_patterns(*SKIPPED))
+        _permit(fresh, artifact.mode(writable=not is_root()))
         _swap(fresh, target)
 
     def watched(self, recipe: Recipe, manifest: Manifest) -> list[Path]:
@@ -211,7 +212,7 @@ def _check_digest(recipe: Recipe, artifact: Artifact, file: Path) -> None:
         )
 
 
-def _unpack(archive: Path, target: Path, recipe: Recipe) -> None:
+def _unpack(archive: Path, target: Path, recipe: Recipe, mode: int) -> None:
     fresh = target.with_name(target.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -220,9 +221,9 @@ def _unpack(archive: Path, target: Path, recipe: Recipe) -> None:
             if sum(member.file_size for member in members) > MAX_UNPACKED:
                 raise UserError(f"{archive.name} unpacks to more than 2 GB", code="bad-artifact", where=str(archive))
             for member in members:
-                path = Path(bundle.extract(member, fresh))
-                if member.external_attr >> 16 & stat.S_IXUSR and path.is_file():
-                    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+                if not (fresh / member.filename).resolve().is_relative_to(fresh.resolve()):
+                    raise OSError(f"Entry is outside of the target dir: {member.filename}")
+            bundle.extractall(fresh)
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(
             f"{archive.name} of {recipe.name} can't be unpacked: {error}",
@@ -231,12 +232,22 @@ def _unpack(archive: Path, target: Path, recipe: Recipe) -> None:
             mend="make it a zip, or set Unarchive: NONE",
         ) from None
     fresh.mkdir(parents=True, exist_ok=True)
+    _permit(fresh, mode)
     _swap(fresh, target)
+
+
+def _permit(folder: Path, mode: int) -> None:
+    """Give every file of a folder its bits; folders may be entered by all (nucleus, Permissions). What a zip says of
+    its members counts for nothing."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else mode)
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy in one step, as a reader or a killed core sees it."""
     fresh = target.with_name(target.name + ".new")
+    fresh.unlink(missing_ok=True)
     shutil.copy2(source, fresh)
     fresh.replace(target)
 

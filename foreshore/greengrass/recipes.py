@@ -51,6 +51,15 @@ class Artifact:
         """The last part of the URI: the file's name under `packages/artifacts/<component>/<version>`."""
         return self.uri.rpartition("/")[2]
 
+    def mode(self, *, writable: bool) -> int:
+        """The permission bits of its files: the owner may always read, the group counts as owner, and who may execute
+        may read. `writable` adds the owner's write bit, as a nucleus that is not root does."""
+        reads = self.read in ("OWNER", "ALL") or self.execute in ("OWNER", "ALL")
+        runs = self.execute in ("OWNER", "ALL")
+        others_read = self.read == "ALL" or self.execute == "ALL"
+        bits = (True, writable, runs, reads, False, runs, others_read, False, self.execute == "ALL")
+        return sum(1 << 8 - place for place, bit in enumerate(bits) if bit)
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
