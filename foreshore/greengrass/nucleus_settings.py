@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from foreshore.greengrass.log_lines import LogSettings, read_log_settings
 
@@ -67,9 +66,9 @@ def _proxy(network: object) -> dict[str, str]:
     if not url:
         return {}
     user, password = _text(_get(proxy, "username")), _text(_get(proxy, "password"))
-    parts = urlsplit(url)
-    if user and "@" not in parts.netloc:
-        url = parts._replace(netloc=f"{user}:{password}@{parts.netloc}").geturl()
+    scheme, there, rest = url.partition("://")
+    if user and there and "@" not in rest.partition("/")[0]:
+        url = f"{scheme}://{user}:{password}@{rest}"
     others = _text(_get(network, "noproxyaddresses"))
     values = {"HTTP_PROXY": url, "HTTPS_PROXY": url, "ALL_PROXY": url}
     values["NO_PROXY"] = f"localhost,{others}" if others else "localhost"
