@@ -13,7 +13,7 @@ help:
 	@echo "make demo   replay real sensor data through the whole chain and reconcile every count"
 	@echo "make dev    start the local AWS edge"
 	@echo "make test   pass the tests"
-	@echo "make fuzz   search for bytes that break the MQTT broker (SECONDS=60 a target; needs atheris)"
+	@echo "make fuzz   search for bytes that break the MQTT broker or a core (SECONDS=60 a target; needs atheris)"
 	@echo "make check  types, style, imports, documents"
 	@echo "make bench  boot time, import time and each room's benchmark"
 	@echo "make docs   write the generated documents again"
@@ -44,6 +44,8 @@ SECONDS ?= 60
 fuzz: $(READY)
 	@for target in decoder frames broker; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $(SECONDS) --corpus .foreshore/fuzz/$$target || exit 1; done
+	@for target in recipe deployment ipc; do $(BIN)/python tests/fuzz/run_greengrass.py $$target \
+		--seconds $(SECONDS) --corpus .foreshore/fuzz/$$target || exit 1; done
 
 check: $(READY)
 	@$(BIN)/ruff check .
