@@ -129,6 +129,7 @@ class CoreDevice:
     def _make_field(self) -> None:
         self.field = Field(
             root=self.root, iot=self.iot, link=self.link, manual=lambda: self.directory.connectivity(self.thing),
+            associated=lambda: self.directory.clients_of(self.thing),
             is_deployed=lambda name: name in self.core.configuration, span=self.recorder.span,
             say=lambda level, text: self.say(text, level),
         )  # fmt: skip

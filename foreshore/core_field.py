@@ -152,6 +152,7 @@ class Field:
         iot: IotCore,
         link: CoreLink,
         manual: Callable[[], list[Connectivity]],
+        associated: Callable[[], set[str]],
         is_deployed: Callable[[str], bool],
         span: EmitSpan,
         say: Say,
@@ -161,6 +162,7 @@ class Field:
         self._folder = root / "work" / AUTH
         self._iot = iot
         self._manual = manual
+        self._associated = associated
         self._say = say
         self._is_deployed = is_deployed
         self._was_deployed = False
@@ -204,6 +206,7 @@ class Field:
 
     def _tick(self) -> None:
         self.auth.certificates.check()
+        self.auth.registry.refresh(self._associated())
         self._timer = asyncio.get_running_loop().call_later(CHECK_S, self._tick)
 
     # Certificates

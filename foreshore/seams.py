@@ -93,6 +93,10 @@ class Connectivity(NamedTuple):
 class CoreDirectory(Protocol):
     """What greengrassv2 knows of core devices and the client devices associated with them. Names are thing names."""
 
+    def clients_of(self, core: str, /) -> set[str]:
+        """The client devices that are associated with a core device."""
+        ...
+
     def cores_of(self, client: str, /) -> set[str]:
         """The core devices that a client device is associated with (BatchAssociateClientDeviceWithCoreDevice)."""
         ...

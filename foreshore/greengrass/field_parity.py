@@ -7,7 +7,9 @@ ROWS: list[tuple[str, str, str]] = [
      "the grammar and matching of 2.5; what the component refuses is an ERROR in the log, and the old groups stay"),
     ("Client device auth: identities", "yes",
      "active certificate, attached to the thing whose name is the client id; offline within "
-     "clientDeviceTrustDurationMinutes; association with the core counts for discovery alone, as on a device"),
+     "clientDeviceTrustDurationMinutes, refreshed daily; association with the core counts for discovery and that "
+     "refresh, as on a device"),
+    ("Client devices of a core of profile lite", "partly", "taken as on classic; greengrass-lite has none"),
     ("A core without client device auth", "partly",
      "Foreshore's own, for a quick start: any active certificate may do anything at the local listener, which the log "
      "says; a device has no listener then. Discovery answers 404, as AWS does"),

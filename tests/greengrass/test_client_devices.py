@@ -159,6 +159,28 @@ def test_offline_what_was_verified_is_trusted_for_a_while(world, tmp_path) -> No
     again.registry.close()
 
 
+def test_what_is_known_of_associated_devices_is_refreshed_daily(world) -> None:
+    one, two, gone = (world.device(f"lamp{number}", days=3) for number in (1, 2, 3))
+    world.configure({"security": {"clientDeviceTrustDurationMinutes": 60 * 30}})
+    for name, certificate in (("lamp1", one), ("lamp2", two), ("lamp3", gone)):
+        world.auth.admit(der(certificate), name)
+    world.cloud.attached = {each for each in world.cloud.attached if each[0] != "lamp3"}
+    world.now += 86_400 - 1
+    world.registry.refresh({"lamp1", "lamp3"})
+    world.now += 1
+    world.cloud.online = False
+    world.registry.refresh({"lamp1", "lamp3"})
+    world.auth.admit(der(two), "lamp2")
+    world.cloud.online = True
+    world.registry.refresh({"lamp1", "lamp3"})
+    world.cloud.online = False
+    world.now += 7 * 3600
+    assert world.auth.admit(der(one), "lamp1").thing == "lamp1"
+    for name, certificate in (("lamp2", two), ("lamp3", gone)):
+        with pytest.raises(PermissionError, match="not active"):
+            world.auth.admit(der(certificate), name)
+
+
 def test_sessions(world) -> None:
     lamp = pem_of(world.device())
     token = world.auth.token({"certificatePem": lamp, "clientId": "lamp1"})

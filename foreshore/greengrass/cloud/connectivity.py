@@ -19,6 +19,10 @@ class Directory:
     def __init__(self, cores: Cores) -> None:
         self._cores = cores
 
+    def clients_of(self, core: str, /) -> set[str]:
+        """The client devices that are associated with a core."""
+        return set(self._cores.associated(core))
+
     def cores_of(self, client: str, /) -> set[str]:
         """The cores that a client device is associated with."""
         return set(self._cores.cores_of(client))
