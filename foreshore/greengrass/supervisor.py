@@ -372,7 +372,9 @@ class Supervisor:
             state = str(runner.machine.state) if runner else str(State.NEW)
             return ComponentStatus(name, definition.version, state, self.configuration.document(name))
         if name in PROVIDED:
-            return ComponentStatus(name, PROVIDED[name], "RUNNING", self.configuration.document(name))
+            # As AWS shows it: the nucleus is FINISHED when it has started (CLI reference, list-installed-components).
+            state = State.FINISHED if name == NUCLEUS else State.RUNNING
+            return ComponentStatus(name, PROVIDED[name], str(state), self.configuration.document(name))
         raise ComponentNotFound(name)
 
     def runner(self, name: str) -> Runner:

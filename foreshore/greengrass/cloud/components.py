@@ -18,6 +18,7 @@ from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf, recipe_of
 from foreshore.greengrass.cloud.store import Ground, Item
 from foreshore.greengrass.documents import read
 from foreshore.greengrass.provided import DEFAULTS, PROVIDED, PROVIDED_VERSIONS
+from foreshore.greengrass.recipe_rules import MAX_BYTES
 from foreshore.greengrass.recipes import Dependency, Recipe, parse, select_manifest
 from foreshore.greengrass.resolution import Available, resolve
 from foreshore.greengrass.versions import BadVersion, Range, Version
@@ -301,6 +302,8 @@ def _read_arn(arn: str) -> tuple[str, str, str]:
 
 
 def _read_recipe(body: bytes) -> tuple[Recipe, Item]:
+    if len(body) > MAX_BYTES:
+        raise AwsError("ValidationException", f"The recipe has {len(body)} bytes; the maximum is {MAX_BYTES}.", 400)
     text = body.decode("utf-8", "replace")
     try:
         if OWN in text:

@@ -22,7 +22,8 @@ from foreshore.shapes.service_model import CallContext, OperationHandler, Params
 
 _TARGET = re.compile(r"^arn:[^:]*:iot:[^:]*:\d*:(?P<kind>thing|thinggroup)/(?P<name>.+)$")
 OVER = rollouts.OVER
-DEFAULT_POLICIES = {
+_TIMED = ("componentUpdatePolicy", "configurationValidationPolicy")
+DEFAULT_POLICIES: dict[str, Any] = {
     "failureHandlingPolicy": "ROLLBACK",
     "componentUpdatePolicy": {"timeoutInSeconds": 60, "action": "NOTIFY_COMPONENTS"},
     "configurationValidationPolicy": {"timeoutInSeconds": 60},
@@ -59,6 +60,10 @@ class Deployments:
         self._things_of = things_of
         self._jobs = jobs
         self._changed = changed
+        deployments = (each for each in self._store.all("deployment") if each["isLatestForTarget"])
+        self._latest = {each["targetArn"]: each["deploymentId"] for each in deployments}
+        executions = (each for each in self._store.all("execution") if each["coreDeviceExecutionStatus"] not in OVER)
+        self._open = {_key(each) for each in executions}
 
     def operations(self) -> dict[str, OperationHandler]:
         """The operations by name."""
@@ -82,7 +87,8 @@ class Deployments:
         kind, name = read_target(params["targetArn"])
         self._things_of(kind, name)
         self._check(params)
-        former = self._latest(params["targetArn"])
+        latest = self._latest.get(params["targetArn"])
+        former = self._store.get("deployment", latest) if latest else None
         identifier = self._ground.new_id()
         item: Item = {
             "targetArn": params["targetArn"],
@@ -91,7 +97,7 @@ class Deployments:
             "deploymentName": params.get("deploymentName", ""),
             "deploymentStatus": "ACTIVE",
             "components": params.get("components") or {},
-            "deploymentPolicies": {**DEFAULT_POLICIES, **(params.get("deploymentPolicies") or {})},
+            "deploymentPolicies": _with_defaults(params.get("deploymentPolicies") or {}),
             "iotJobConfiguration": params.get("iotJobConfiguration") or {},
             "creationTimestamp": self._ground.clock(),
             "isLatestForTarget": True,
@@ -111,7 +117,8 @@ class Deployments:
             self._store.put("deployment", identifier, item)
             if token:
                 self._store.put("deployment-token", token, made)
-            self._match(item)
+        self._latest[item["targetArn"]] = identifier
+        self._match(item)
         self._changed()
         return made
 
@@ -130,10 +137,6 @@ class Deployments:
             read_document(document_text(params), "CreateDeployment")
         except UserError as error:
             raise AwsError("ValidationException", error.what, 400) from None
-
-    def _latest(self, target: str) -> Item | None:
-        found = (each for each in self._store.all("deployment") if each["targetArn"] == target)
-        return next((each for each in found if each["isLatestForTarget"]), None)
 
     def _end(self, item: Item) -> None:
         """Make a deployment CANCELED unless it is over, and the executions that no core has begun with it."""
@@ -199,7 +202,9 @@ class Deployments:
         with self._store.database.transaction():
             self._store.delete("deployment", item["deploymentId"])
             for execution in self.executions_of(item["deploymentId"]):
-                self._store.delete("execution", f"{item['deploymentId']}/{execution['thing']}")
+                self._remove(execution)
+            if self._latest.get(item["targetArn"]) == item["deploymentId"]:
+                del self._latest[item["targetArn"]]
 
     # Executions
 
@@ -210,11 +215,9 @@ class Deployments:
     def waiting(self, thing: str) -> list[Item]:
         """The executions that a core has to carry out, those of the oldest deployment first."""
         found = []
-        for execution in self._store.all("execution"):
-            if execution["thing"] != thing or execution["coreDeviceExecutionStatus"] in OVER:
-                continue
+        for execution in self._unfinished():
             item = self._store.get("deployment", execution["deploymentId"])
-            if item is not None and self._may_tell(item, execution):
+            if execution["thing"] == thing and item is not None and self._may_tell(item, execution):
                 found.append((_age(item), execution))
         return [execution for _, execution in sorted(found, key=lambda each: each[0])]
 
@@ -247,12 +250,13 @@ class Deployments:
     def review(self) -> None:
         """Queue the latest deployments for cores that joined their targets, forget what waits for those that left, and
         make executions TIMED_OUT whose time is over."""
-        for item in self._store.all("deployment"):
-            if item["isLatestForTarget"] and item["deploymentStatus"] != "CANCELED":
+        for identifier in list(self._latest.values()):
+            item = self._store.get("deployment", identifier)
+            if item is not None and item["deploymentStatus"] != "CANCELED":
                 self._match(item)
         now = self._ground.clock()
-        for execution in self._store.all("execution"):
-            if execution["coreDeviceExecutionStatus"] in OVER or "begun" not in execution:
+        for execution in self._unfinished():
+            if "begun" not in execution:
                 continue
             deployment = self._store.get("deployment", execution["deploymentId"]) or {}
             deadline = rollouts.deadline_of(deployment.get("iotJobConfiguration", {}), execution["begun"])
@@ -276,8 +280,16 @@ class Deployments:
             for thing in joined:
                 self._enter(item, thing)
             for thing in left:
-                self._store.delete("execution", f"{identifier}/{thing}")
+                self._remove(there[thing])
             self._settle(identifier)
+
+    def _unfinished(self) -> list[Item]:
+        found = (self._store.get("execution", key) for key in sorted(self._open))
+        return [each for each in found if each is not None]
+
+    def _remove(self, execution: Item) -> None:
+        self._store.delete("execution", _key(execution))
+        self._open.discard(_key(execution))
 
     def _things(self, item: Item) -> list[str]:
         try:
@@ -313,7 +325,8 @@ class Deployments:
             execution["statusDetails"] = details
         identifier = execution["deploymentId"]
         with self._store.database.transaction():
-            self._store.put("execution", f"{identifier}/{execution['thing']}", execution)
+            self._store.put("execution", _key(execution), execution)
+            (self._open.discard if status in OVER else self._open.add)(_key(execution))
             if settle:
                 self._settle(identifier)
         if "iotJobId" in execution and status != "QUEUED":
@@ -333,7 +346,7 @@ class Deployments:
 
     def is_over(self, execution: Item) -> bool:
         """Whether an execution was canceled, or timed out, since it was read."""
-        found = self._store.get("execution", f"{execution['deploymentId']}/{execution['thing']}")
+        found = self._store.get("execution", _key(execution))
         return found is None or found["coreDeviceExecutionStatus"] in OVER
 
     def list_effective(self, params: Params, context: CallContext) -> Params:
@@ -359,11 +372,23 @@ class Deployments:
         }
 
 
+def _with_defaults(policies: Item) -> Item:
+    """The policies with what the caller left out."""
+    return {
+        "failureHandlingPolicy": policies.get("failureHandlingPolicy") or DEFAULT_POLICIES["failureHandlingPolicy"],
+        **{name: {**DEFAULT_POLICIES[name], **(policies.get(name) or {})} for name in _TIMED},
+    }
+
+
 def _check_version(name: str, text: str) -> None:
     try:
         Version.parse(text)
     except BadVersion as error:
         raise AwsError("ValidationException", f"{name}: {error}", 400) from None
+
+
+def _key(execution: Item) -> str:
+    return f"{execution['deploymentId']}/{execution['thing']}"
 
 
 def _job(item: Item) -> Item:

@@ -13,6 +13,7 @@ from foreshore.database import Database
 
 SCHEMA = """CREATE TABLE IF NOT EXISTS documents (
     kind TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID"""
+_LAST = "\U0010ffff"
 Item = dict[str, Any]
 
 
@@ -38,8 +39,8 @@ class Store:
     def all(self, kind: str, prefix: str = "") -> list[Item]:
         """The documents whose id begins with `prefix`, by id."""
         rows = self.database.execute(
-            "SELECT body FROM documents WHERE kind = ? AND substr(id, 1, ?) = ? ORDER BY id",
-            (kind, len(prefix), prefix),
+            "SELECT body FROM documents WHERE kind = ? AND id >= ? AND id < ? ORDER BY id",
+            (kind, prefix, prefix + _LAST),
         )
         return [orjson.loads(row[0]) for row in rows]
 

@@ -172,6 +172,34 @@ def test_a_missing_artifact_is_refused(edge):
     assert client.list_component_versions(arn=bare)["componentVersions"] == []
 
 
+def test_a_recipe_has_at_most_16_kb(edge):
+    client = edge.boto3("greengrassv2")
+    body = recipe("com.example.long", "1.0.0")
+    exact = body + b" " * (16 * 1024 - len(body))
+    refused("ValidationException", client.create_component_version, inlineRecipe=exact + b" ")
+    assert client.create_component_version(inlineRecipe=exact)["componentName"] == "com.example.long"
+
+
+def test_what_policies_leave_out_has_defaults(edge, thing):
+    client = edge.boto3("greengrassv2")
+    edge.boto3("iot").create_thing(thingName="policies")
+    policies = {"componentUpdatePolicy": {"action": "SKIP_NOTIFY_COMPONENTS"}}
+    made = client.create_deployment(targetArn=f"{ACCOUNT}thing/policies", deploymentPolicies=policies)["deploymentId"]
+    assert client.get_deployment(deploymentId=made)["deploymentPolicies"] == {
+        "failureHandlingPolicy": "ROLLBACK",
+        "componentUpdatePolicy": {"timeoutInSeconds": 60, "action": "SKIP_NOTIFY_COMPONENTS"},
+        "configurationValidationPolicy": {"timeoutInSeconds": 60},
+    }
+    client.cancel_deployment(deploymentId=made)
+
+
+def test_the_nucleus_is_finished(edge, thing):
+    client = edge.boto3("greengrassv2")
+    found = client.list_installed_components(coreDeviceThingName=thing, topologyFilter="ALL")["installedComponents"]
+    states = {each["componentName"]: each["lifecycleState"] for each in found}
+    assert (states["aws.greengrass.Nucleus"], states["aws.greengrass.Cli"]) == ("FINISHED", "RUNNING")
+
+
 def test_what_a_deployment_refuses(edge, thing):
     client = edge.boto3("greengrassv2")
     target = f"{ACCOUNT}thing/{thing}"
