@@ -140,7 +140,7 @@ class App:
             url=self.options.backend, state=self.state, run_folder=self.run_folder, region=self.project.region,
             account=self.project.account, ephemeral=self.options.ephemeral, log=self.recorder.log,
         )  # fmt: skip
-        self.endpoint = Endpoint(self.backend, self.recorder.log)
+        self.endpoint = Endpoint(self.backend, self.recorder.log, self.project.region)
         self._stops.append(self.backend.stop)
         # The slow starts that need nothing of one another.
         await self._together(

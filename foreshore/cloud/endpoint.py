@@ -17,6 +17,7 @@ from foreshore.http import Request, Response, Server, text_response
 from foreshore.seams import EmitLog, LogLine
 from foreshore.shapes.errors import error_response
 
+MAX_REGIONS = 50
 RoomHandler = Callable[[Request], Response | Awaitable[Response]]
 TargetHandler = Callable[[Request, Target], Response | Awaitable[Response]]
 
@@ -24,8 +25,10 @@ TargetHandler = Callable[[Request, Target], Response | Awaitable[Response]]
 class Endpoint:
     """Routes requests to rooms, admin pages and the backend."""
 
-    def __init__(self, backend: Backend | None, log: EmitLog) -> None:
+    def __init__(self, backend: Backend | None, log: EmitLog, region: str = "") -> None:
         self.backend = backend
+        self.region = region
+        self._regions = {region, ""}
         self.log = log
         self.services: dict[str, RoomHandler] = {}
         self.targets: dict[str, TargetHandler] = {}
@@ -64,6 +67,8 @@ class Endpoint:
         service = target.service
         room = self.services.get(service)
         if room is not None:
+            if target.region not in self._regions:
+                self._note_region(service, target.region)
             return room(request)
         if service == "admin":
             admin = self.admin.get(target.resource)
@@ -78,6 +83,16 @@ class Endpoint:
         if self.backend is None:
             raise NotEmulated(f"the service {service or 'of this request'} without a backend", "Start without --only.")
         return self.backend.forward(request)
+
+    def _note_region(self, service: str, region: str) -> None:
+        """Say once that a client expects another region: the ARNs it gets are of this one."""
+        if len(self._regions) < MAX_REGIONS:
+            self._regions.add(region)
+            text = (
+                f"a request to {service} is signed for {region}; this edge is {self.region}, and so are its ARNs "
+                "(region in foreshore.toml)"
+            )
+            self.log(LogLine(time.time_ns(), "cloud", "endpoint", "WARN", "", text))
 
     def _failed(self, request: Request, error: Exception) -> Response:
         if isinstance(error, AwsError):
