@@ -37,6 +37,7 @@ SHELLS = {
     "greengrass/component_log.py",
     "greengrass/deployer.py",
     "greengrass/effective_configuration.py",
+    "greengrass/fleet_reporter.py",
     "greengrass/log_manager.py",
     "greengrass/processes.py",
     "greengrass/provided_services.py",

@@ -43,6 +43,9 @@ ROWS: list[tuple[str, str, str]] = [
      "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are "
      "NotEmulated"),
     ("aws.greengrass.telemetry.NucleusEmitter", "yes", "local topic, mqttTopic and interval"),
+    ("Fleet status ($aws/things/<thing>/greengrassv2/health/json)", "partly",
+     "launch, deployments, changes, reconnection and daily, cut at 128,000 bytes; fleetConfigArns and statusCodes are "
+     "empty"),
     ("Nucleus telemetry ($aws/things/<thing>/greengrass/health/json)", "yes",
      "aggregated hourly, published daily and durable in between; the intervals can't be made smaller, as there"),
     ("aws.greengrass.LogManager", "yes",

@@ -30,12 +30,14 @@ class DeploymentNotFound(LookupError):
 @dataclass(slots=True)
 class ComponentStatus:
     """One component. `state` as ListComponents spells it: NEW INSTALLED STARTING RUNNING STOPPING ERRORED BROKEN
-    FINISHED."""
+    FINISHED; `reason` says why it is in it, `is_root` whether a deployment names it."""
 
     name: str
     version: str
     state: str
     configuration: dict[str, object] = field(default_factory=dict)
+    is_root: bool = False
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -246,10 +248,15 @@ class ConfigurationValidations:
         return True
 
 
+OnState = Callable[[str, str], None]
+OnDeployment = Callable[[str, DeploymentStatus], None]
+
+
 @dataclass(slots=True)
 class CoreContext:
     """What a core gives its component lifecycle. `ipc_socket` is absolute; `environment` is added to every step's;
-    `settle` waits until the core's own services have their present configuration, and gives those that refuse it."""
+    `settle` waits until the core's own services have their present configuration, and gives those that refuse it;
+    `on_state(component, state)` and `on_deployment(group, how it ended)` hear what happens."""
 
     root: Path
     thing: str
@@ -265,6 +272,8 @@ class CoreContext:
     log: EmitLog
     environment: dict[str, str] = field(default_factory=dict)
     settle: Settle | None = None
+    on_state: OnState | None = None
+    on_deployment: OnDeployment | None = None
 
 
 ComponentsFactory = Callable[[CoreContext], Components]

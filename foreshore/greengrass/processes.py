@@ -91,12 +91,18 @@ class Surroundings:
 class Processes:
     """The runners of a core, and the definitions they run. `changed` is set at every change of a state."""
 
-    def __init__(self, surroundings: Surroundings, on_broken: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        on_broken: Callable[[str, str], None],
+        on_state: Callable[[str, str], None] | None = None,
+    ) -> None:
         self.runners: dict[str, Runner] = {}
         self.definitions: dict[str, Definition] = {}
         self.changed = asyncio.Event()
         self._surroundings = surroundings
         self._on_broken = on_broken
+        self._on_state = on_state
 
     def runner_for(self, definition: Definition, on_change: Callable[[str, Changed], None]) -> Runner:
         """A runner that is not started."""
@@ -145,6 +151,8 @@ class Processes:
                 self.runners[other].post(DependenciesReady(self.is_ready(other)))
         if change.new is State.BROKEN:
             self._on_broken(name, change.reason)
+        if self._on_state is not None:
+            self._on_state(name, str(change.new))
 
     async def close(self, names: Sequence[str], request: Request = Request.CLOSE) -> None:
         """Close components, each after those that depend on it HARD, and forget their runners."""

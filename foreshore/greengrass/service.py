@@ -36,6 +36,8 @@ from foreshore.greengrass.configuration import Change, Configuration
 from foreshore.greengrass.configuration_journal import ConfigurationJournal
 from foreshore.greengrass.effective_configuration import EffectiveConfiguration
 from foreshore.greengrass.eventstream import STRING, Header
+from foreshore.greengrass.fleet_reporter import FleetReporter
+from foreshore.greengrass.fleet_status import Component
 from foreshore.greengrass.ipc import LITE_OPERATIONS, OPERATIONS, PREFIX, SERVICE
 from foreshore.greengrass.ipc.cli_access import CLI_CLIENT, CLIENT_POLICIES, is_cli
 from foreshore.greengrass.ipc.operation import ClientDevices, Shadows
@@ -113,6 +115,7 @@ class Core:
         self._given_shadows = shadows
         self._shadow_manager: ShadowManager | None = None
         self._telemetry: Agent | None = None
+        self._fleet: FleetReporter | None = None
         self.shadows: Shadows | None = shadows
         self.credentials = credentials
         self.client_devices = client_devices
@@ -150,6 +153,9 @@ class Core:
             self.cloud.start()
             await self.services.start()
             await self.lifecycle.start()
+            if self._fleet is not None:
+                self._fleet.configure(self.configuration.document(NUCLEUS))
+                self._fleet.launched()
         except BaseException:
             await self.stop()
             raise
@@ -172,6 +178,8 @@ class Core:
             path = self.root / "work" / SECRET_MANAGER / "secrets.db"
             self.secrets = SecretManager(self._fetch_secret, path, self._key_material, self.say)
         if not is_lite:
+            self._fleet = FleetReporter(self, self.root / "work" / NUCLEUS / "fleet_status.db")
+            self._closers.append(self._fleet.stop)
             self._telemetry = Agent(self, self.root / "work" / NUCLEUS / "telemetry.db")
         self._effective = EffectiveConfiguration(
             self.root / "config" / "effectiveConfig.yaml", self._effective_document
@@ -249,6 +257,8 @@ class Core:
             log=self._log,
             environment=environment,
             settle=self.services.settle,
+            on_state=None if self._fleet is None else self._fleet.on_state,
+            on_deployment=None if self._fleet is None else self._fleet.on_deployment_end,
         )
 
     def _authenticate(self, headers: Mapping[str, object], payload: bytes) -> tuple[str, Sequence[Header]] | None:
@@ -270,6 +280,8 @@ class Core:
         return None
 
     def _configure_nucleus(self, change: Change) -> None:
+        if self._fleet is not None:
+            self._fleet.configure(self.configuration.document(NUCLEUS))
         self.cloud.configure(read_settings(self.configuration.document(NUCLEUS)))
         if not change.path or change.path[0].lower() == "interpolatecomponentconfiguration":
             for name in self.configuration.components():
@@ -411,6 +423,17 @@ class Core:
         self.say(component, "INFO", f"metric {name}={value} {unit}")
         if self._telemetry is not None:
             self._telemetry.put(Metric(component, name, UNITS.get(unit.upper(), unit), "Sum", value, self.now_ms()))
+
+    def fleet(self) -> list[Component]:
+        """Every component, as the fleet status has it."""
+        return [
+            Component(each.name, each.version, each.state, each.is_root, reason=each.reason)
+            for each in self.lifecycle.statuses()
+        ]
+
+    def is_deploying(self) -> bool:
+        """Whether a deployment is in progress."""
+        return any(each.status == "IN_PROGRESS" for each in self.lifecycle.deployments())
 
     def states(self) -> list[str]:
         """Every component's state."""

@@ -29,6 +29,8 @@ from foreshore.greengrass.components import (
     CoreContext,
     DeploymentStatus,
     LocalDeploymentRequest,
+    OnDeployment,
+    OnState,
     Profile,
     Settle,
     Tokens,
@@ -86,6 +88,8 @@ class Supervisor:
         validations: ConfigurationValidations | None = None,
         project: Path | None = None,
         settle: Settle | None = None,
+        on_state: OnState | None = None,
+        on_deployment: OnDeployment | None = None,
         platform: Mapping[str, str] | None = None,
         settle_s: float = SETTLE_S,
     ) -> None:
@@ -106,7 +110,7 @@ class Supervisor:
             run_folder=run_folder,
         )
         self.surroundings = surroundings
-        self.processes = Processes(surroundings, self._broken)
+        self.processes = Processes(surroundings, self._broken, on_state)
         self.deployer = Deployer(
             processes=self.processes,
             recipes=self.recipes,
@@ -121,6 +125,7 @@ class Supervisor:
             settle_s=settle_s,
         )
         self._tokens = tokens
+        self._on_deployment = on_deployment
         self._emit = log
         self._span = span
         self._log: ComponentLog | None = None
@@ -243,6 +248,8 @@ class Supervisor:
         self._span(
             Span(new_trace_id(), new_span_id(), "", "greengrass", "deployment", started_ns, took, well, attributes)
         )
+        if self._on_deployment is not None:
+            self._on_deployment(deployment.group, status)
 
     def _broken(self, name: str, reason: str) -> None:
         self.say("ERROR", f"{name} is BROKEN: {reason}")
@@ -370,12 +377,17 @@ class Supervisor:
         if definition is not None:
             runner = self.processes.runners.get(name)
             state = str(runner.machine.state) if runner else str(State.NEW)
-            return ComponentStatus(name, definition.version, state, self.configuration.document(name))
+            reason = runner.machine.status_reason if runner else ""
+            return self._status(name, definition.version, state, reason)
         if name in PROVIDED:
             # As AWS shows it: the nucleus is FINISHED when it has started (CLI reference, list-installed-components).
-            state = State.FINISHED if name == NUCLEUS else State.RUNNING
-            return ComponentStatus(name, PROVIDED[name], str(state), self.configuration.document(name))
+            state = str(State.FINISHED if name == NUCLEUS else State.RUNNING)
+            return self._status(name, PROVIDED[name], state)
         raise ComponentNotFound(name)
+
+    def _status(self, name: str, version: str, state: str, reason: str = "") -> ComponentStatus:
+        is_root = any(name in components for components in self.deployer.groups.values())
+        return ComponentStatus(name, version, state, self.configuration.document(name), is_root, reason)
 
     def runner(self, name: str) -> Runner:
         """A component's runner. Raises ComponentNotFound."""
@@ -447,6 +459,8 @@ def factory(
             validations=context.validations,
             project=project,
             settle=context.settle,
+            on_state=context.on_state,
+            on_deployment=context.on_deployment,
         )
 
     return make

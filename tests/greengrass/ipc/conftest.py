@@ -25,11 +25,13 @@ POLICIES = {
 
 
 class Link:
-    """A CloudLink in memory. `up(False)` takes it down; `refuse` maps a topic to a reason code."""
+    """A CloudLink in memory. `up(False)` takes it down; `refuse` maps a topic to a reason code; `health` has the
+    core's fleet status."""
 
     def __init__(self, connected: bool = True) -> None:
         self.connected = connected
         self.published: list[Publication] = []
+        self.health: list[Publication] = []
         self.subscribed: dict[str, tuple[int, Callable[[Publication], None]]] = {}
         self.refuse: dict[str, int] = {}
         self.denied: set[str] = set()
@@ -48,7 +50,9 @@ class Link:
         if not self.connected:
             raise ConnectionError("no link")
         reason = self.refuse.get(publication.topic, 0)
-        if reason == 0:
+        if publication.topic.endswith("/greengrassv2/health/json"):
+            self.health.append(publication)
+        elif reason == 0:
             self.published.append(publication)
         return reason
 
@@ -193,6 +197,7 @@ def rig(tmp_path: Path) -> Callable[..., Any]:
             **arguments,
         )
         await core.start()
+        spans.clear()
         running = Rig(core, link, spans, logs)
         try:
             yield running
