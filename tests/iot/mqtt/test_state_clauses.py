@@ -680,3 +680,93 @@ def test_assigned_client_identifiers_are_unique_and_usable():
             assert not (await join(port, "", V311, clean=clean)).connack.session_present
 
     timed(scenario)
+
+
+# AWS's quotas on rates and counts ("AWS IoT Core endpoints and quotas")
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_a_hundred_publishes_a_second(version):
+    async def scenario(clock, port):
+        wire, witness = await join(port, "a", version), await join(port, "witness")
+        await listen(witness, Request("t", 0))
+        clock.pass_time(5)
+        for packet_id in range(1, 103):
+            wire.send(Publish("t", b"", 1, packet_id=packet_id))
+        wire.send(codec.PINGREQ_BYTES)
+        answers = []
+        while not isinstance(packet := await wire.receive(), codec.Ping):
+            answers.append((packet.packet_id, packet.reason))
+        beyond = [(101, 0x97), (102, 0x97)] if version == V5 else []
+        assert answers == [(number, 0) for number in range(1, 101)] + beyond
+        for _ in range(100):
+            assert isinstance(await witness.receive(), Publish)
+        await silent(witness)  # discarded, not delayed
+        clock.pass_time(1)
+        await say(wire, "t")
+
+    timed(scenario, rate_limits=True)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_one_connect_a_second_and_client_id(version):
+    async def scenario(clock, port):
+        first = await join(port, "a", version)
+        again = await Wire.open(port, "a", version)
+        answer = await again.receive()
+        assert answer is None if version == V311 else answer.reason == 0x97
+        await silent(first)
+        await join(port, "b", version)
+        clock.pass_time(1)
+        await join(port, "a", version)
+
+    timed(scenario, rate_limits=True)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_one_retained_write_a_second_and_topic(version):
+    async def scenario(clock, port):
+        wire = await join(port, "a", version)
+        for topic, payload in (("t", b"1"), ("t", b"2"), ("u", b"1")):
+            wire.send(Publish(topic, payload, 1, True, packet_id=len(payload) + ord(topic)))
+        wire.send(codec.PINGREQ_BYTES)
+        reasons = []
+        while not isinstance(packet := await wire.receive(), codec.Ping):
+            reasons.append(packet.reason)
+        assert reasons == ([0, 0x97, 0] if version == V5 else [0, 0])
+        assert clock.broker.retained("t").payload == b"1"
+        clock.pass_time(1)
+        await say(wire, "t", b"3", retain=True)
+        assert clock.broker.retained("t").payload == b"3"
+
+    timed(scenario, rate_limits=True)
+
+
+@pytest.mark.parametrize(("version", "code"), [(V311, 0x80), (V5, 0x97)])
+def test_fifty_subscriptions_a_connection(version, code):
+    async def scenario(clock, port):
+        wire = await join(port, "a", version)
+        for number in range(50):
+            await listen(wire, f"t/{number}")
+        assert (await ask(wire, Subscribe(2, [Request("one/more", 0)]))).reasons == [code]
+        await listen(wire, "t/7")  # to replace one is no more
+        wire.send(codec.Unsubscribe(3, ["t/8"]))
+        assert (await wire.receive()).packet_id == 3
+        await listen(wire, "one/more")
+
+    timed(scenario)
+
+
+def test_a_connection_reads_no_more_than_half_a_megabyte_a_second():
+    async def scenario(clock, port):
+        wire = await join(port, "a")
+        for packet_id in range(1, 12):
+            wire.send(Publish("t", bytes(100_000), 1, packet_id=packet_id))
+        for packet_id in range(1, 12):
+            reading = asyncio.ensure_future(wire.receive())
+            while not reading.done():
+                clock.pass_time(1)  # It is delayed, not refused.
+                await asyncio.sleep(0)
+            assert (reading.result().packet_id, reading.result().reason) == (packet_id, 0)
+
+    timed(scenario, rate_limits=True)
