@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 FINISHED = ("PASS", "FAIL", "PASS_WITH_WARNINGS", "ERROR", "CANCELED", "STOPPED")
 GOOD = ("PASS", "PASS_WITH_WARNINGS")
+WORST_FIRST = ("ERROR", "STOPPED", "FAIL", "PASS_WITH_WARNINGS", "PASS")
 POLL_S = 0.25
 RESTART_S = 0.5
 
@@ -83,10 +83,10 @@ def command(
     """Test how one device copes with faults: after AWS IoT Core Device Advisor's test cases.
 
     The device connects to the advisor's own endpoint (shown at the start) with its usual certificate; nothing else on
-    the edge is disturbed. CMD, if given, is the device: it is started with FORESHORE_ADVISOR_HOST,
-    FORESHORE_ADVISOR_PORT, FORESHORE_THING, FORESHORE_CERT, FORESHORE_KEY (those of .foreshore/devices/THING, if they
-    are there) and FORESHORE_CA set, and started again whenever it exits. Where no edge runs in this folder one is
-    started for the run, and the thing is made if it is not there.
+    the edge is disturbed. CMD, if given, is the device: it is started afresh for each test, and again whenever it
+    exits, with FORESHORE_ADVISOR_HOST, FORESHORE_ADVISOR_PORT, FORESHORE_THING, FORESHORE_CERT, FORESHORE_KEY (those of
+    .foreshore/devices/THING, if they are there) and FORESHORE_CA set. Where no edge runs in this folder one is started
+    for the run, and the thing is made if it is not there.
 
     Exits 1 when a test fails.
     """
@@ -204,32 +204,57 @@ class Session:
             raise AwsError(code, text, error.code) from None
 
     def run(self, ends: dict[str, Any], folder: Path) -> int:
-        """Run the suite to its end, showing progress; gives the exit code."""
+        """Run the suite to its end, showing progress; gives the exit code.
+
+        A device that is a program gets a run for each test, so that each begins with a device that was just started.
+        """
         self._ends = ends
         made = self.call("POST", "/suiteDefinitions", {"suiteDefinitionConfiguration": self.suite})
         definition = f"/suiteDefinitions/{made['suiteDefinitionId']}"
-        arn = f"arn:aws:iot:{ends['region']}:{ends['account']}:thing/{self.thing}"
-        device = {"thingArn": arn} if self.thing else {"certificateArn": self.certificate}
         try:
-            started = self.call("POST", f"{definition}/suiteRuns", {"suiteRunConfiguration": {"primaryDevice": device}})
-            found = self._follow(f"{definition}/suiteRuns/{started['suiteRunId']}", started["endpoint"], folder)
+            chosen = self._tests(definition) if self.device else [None]
+            reports = [self._run(definition, test, folder, is_first=test == chosen[0]) for test in chosen]
         finally:
             self.call("DELETE", definition)
+        tests = [row for report in reports for row in report["tests"]]
+        statuses = [report["status"] for report in reports]
+        status = next((one for one in WORST_FIRST if one in statuses), "PASS")
         if self.as_json:
-            with urllib.request.urlopen(
-                f"{ends['aws']}/_foreshore/device-advisor/{started['suiteRunId']}", timeout=30
-            ) as answer:
-                click.echo(answer.read().decode())
+            click.echo(json.dumps({"suite": made["suiteDefinitionName"], "status": status, "tests": tests}))
         else:
-            rows = [test for group in found["testResult"]["groups"] for test in group["tests"]]
-            passed = sum(test["status"] in GOOD for test in rows)
-            click.echo(f"{found['status']}: {passed} of {len(rows)} tests passed")
-        return 0 if found["status"] in GOOD else 1
+            click.echo(f"{status}: {sum(row['status'] in GOOD for row in tests)} of {len(tests)} tests passed")
+        return 0 if status in GOOD else 1
 
-    def _follow(self, path: str, endpoint: str, folder: Path) -> Any:
-        say: Callable[[str], None] = (lambda text: None) if self.as_json else click.echo
-        say(f"the device connects to {endpoint}")
-        process = _Device(self.device, self._environment(endpoint, folder))
+    def _tests(self, definition: str) -> list[str | None]:
+        """The ids of the suite's tests."""
+        found = self.call("GET", definition)["suiteDefinitionConfiguration"]
+        return [test["id"] for group in json.loads(found["rootGroup"])["tests"] for test in group["tests"]]
+
+    def _run(self, definition: str, test: str | None, folder: Path, *, is_first: bool) -> Any:
+        """One run, of one test or of all; gives its report."""
+        if self.is_stopped:
+            return {"status": "STOPPED", "tests": []}
+        arn = f"arn:aws:iot:{self._ends['region']}:{self._ends['account']}:thing/{self.thing}"
+        device = {"thingArn": arn} if self.thing else {"certificateArn": self.certificate}
+        asked: dict[str, Any] = {"primaryDevice": device} | ({"selectedTestList": [test]} if test else {})
+        started = self.call("POST", f"{definition}/suiteRuns", {"suiteRunConfiguration": asked})
+        if is_first:
+            self._say(f"the device connects to {started['endpoint']}")
+        process = _Device(self.device, self._environment(started["endpoint"], folder))
+        try:
+            self._follow(f"{definition}/suiteRuns/{started['suiteRunId']}", process)
+        finally:
+            process.stop()
+        page = f"{self._ends['aws']}/_foreshore/device-advisor/{started['suiteRunId']}"
+        with urllib.request.urlopen(page, timeout=30) as answer:
+            return json.load(answer)
+
+    def _say(self, text: str) -> None:
+        if not self.as_json:
+            click.echo(text)
+
+    def _follow(self, path: str, process: _Device) -> None:
+        """Tell of each test as it ends, until the run has ended."""
         told: set[str] = set()
         try:
             while True:
@@ -237,19 +262,17 @@ class Session:
                 found = self.call("GET", path)
                 for group in found["testResult"]["groups"]:
                     for test in group["tests"]:
-                        self._progress(group["groupName"], test, told, say)
+                        self._progress(group["groupName"], test, told)
                 if found["status"] in FINISHED:
-                    return found
+                    return
                 if self.is_stopped:
                     self.call("POST", f"{path}/stop", {})
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
+        except BaseException:
             self.call("POST", f"{path}/stop", {})
             raise
-        finally:
-            process.stop()
 
-    def _progress(self, group: str, test: dict[str, Any], told: set[str], say: Callable[[str], None]) -> None:
+    def _progress(self, group: str, test: dict[str, Any], told: set[str]) -> None:
         name = f"{group} / {test['testCaseDefinitionName']}"
         if (
             test["status"] == "RUNNING"
@@ -257,13 +280,13 @@ class Session:
             and (running := f"{test['testCaseRunId']} on") not in told
         ):
             told.add(running)
-            say(f"RUNNING             {name}")
+            self._say(f"RUNNING             {name}")
         if test["status"] in FINISHED and test["testCaseRunId"] not in told:
             told.add(test["testCaseRunId"])
-            say(f"{test['status']:<19} {name}")
+            self._say(f"{test['status']:<19} {name}")
             for key in ("failure", "warnings"):
                 if test.get(key):
-                    say(f"                    {test[key]}")
+                    self._say(f"                    {test[key]}")
 
     def _environment(self, endpoint: str, folder: Path) -> dict[str, str]:
         host, _, port = endpoint.rpartition(":")
