@@ -1,34 +1,32 @@
-"""The MQTT broker side by side with Mosquitto (and amqtt) in one run: server CPU a message, and the gates.
+"""The MQTT broker side by side with Mosquitto, amqtt and MiniStack in one run: server CPU a message, and the gates.
 
-    python benchmarks/bench_mqtt.py [--quick] [--load NAME ...] [--amqtt PYTHON]
+    python benchmarks/bench_mqtt.py [--quick] [--load WORD ...] [--rounds N] [--amqtt PYTHON]
 
 Needs a C compiler (the generator is mqtt_load.c) and `mosquitto` on the path; what is missing is left out and said.
-Ours runs twice: "full" asks real IoT policies, publishes presence and records a span a message; "bare" does neither.
-Every figure is of one run on this machine: read the ratios. CPU is user plus system time of the server process.
-`--amqtt` names the Python of an environment with amqtt in it.
+Ours runs twice: "full" is the edge as `foreshore dev` composes it, with policies, presence, durable state and traces;
+"bare" is the broker without them (mqtt_servers.py). Every figure is of one run on this machine: read the ratios. CPU
+is user plus system time of the server process; with several rounds the servers take turns and each figure is the
+median. `--amqtt` names the Python of an environment with amqtt in it. MiniStack speaks MQTT under TLS only.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import datetime
 import json
 import os
 import resource
 import shutil
-import signal
-import socket
-import ssl
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from mqtt_servers import Server, amqtt, make_certificates, ministack, mosquitto, ours
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -46,7 +44,7 @@ class Load(NamedTuple):
     tls: bool = False
     gate: float | None = None
     slow: int = 20
-    """By how much fewer messages amqtt gets."""
+    """By how much fewer messages amqtt and MiniStack get; 0 leaves them out."""
 
 
 LOADS = [
@@ -62,133 +60,11 @@ LOADS = [
     Load("mTLS fan-in 50 to 1, QoS 1, one at a time", "fanin", 50, 100_000, 1, 1, tls=True, gate=0.9),
     Load("mTLS 5,000 devices at 1/s, QoS 1", "steady", 5000, 25_000, 1, 1, tls=True, gate=0.6, slow=0),
 ]
-IDLE = [(1000, False), (5000, False), (5000, True)]
+IDLE = [(1000, False), (5000, False), (1000, True), (5000, True)]
+SETTLE_S = 0.5
+"""The trace recorder writes behind; its CPU is counted too."""
 
-POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Action": "iot:Connect", "Resource": "arn:aws:iot:us-east-1:000000000000:client/load-*"},
-        {
-            "Effect": "Allow",
-            "Action": ["iot:Publish", "iot:Receive"],
-            "Resource": [
-                "arn:aws:iot:us-east-1:000000000000:topic/devices/*",
-                "arn:aws:iot:us-east-1:000000000000:topic/pairs/*",
-                "arn:aws:iot:us-east-1:000000000000:topic/fanout/*",
-            ],
-        },
-        {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": "arn:aws:iot:us-east-1:000000000000:topicfilter/*"},
-        {"Effect": "Deny", "Action": "iot:Publish", "Resource": "arn:aws:iot:us-east-1:000000000000:topic/secret/*"},
-    ],
-}
-
-
-# The server child
-
-
-def serve(full: bool, folder: Path) -> None:
-    """Be the server: our broker on two free ports, told on standard output, until SIGTERM."""
-    import uvloop
-
-    from foreshore.iot import policies
-    from foreshore.iot.mqtt.access import AllowAll, ConnectDecision, ConnectRequest, SilentObserver
-    from foreshore.iot.mqtt.limits import AWS
-    from foreshore.iot.mqtt.server import Broker, tune_process
-    from foreshore.iot.presence import Presence
-    from foreshore.traces.recorder import Recorder
-
-    policy = policies.parse(POLICY, "bench")
-    arn = "arn:aws:iot:us-east-1:000000000000:"
-
-    class Policies:
-        def allows(self, action: str, resource: str) -> bool:
-            return policies.decide([policy], action, arn + resource, {}).allowed
-
-        def connect(self, request: ConnectRequest, /) -> ConnectDecision:
-            return ConnectDecision(self.allows("iot:Connect", f"client/{request.client_id}"), principal="f" * 64)
-
-        def may_publish(self, identity: object, topic: str, retain: bool, /) -> bool:
-            return self.allows("iot:Publish", f"topic/{topic}")
-
-        def may_subscribe(self, identity: object, filter: str, /) -> bool:
-            return self.allows("iot:Subscribe", f"topicfilter/{filter}")
-
-        def may_receive(self, identity: object, topic: str, /) -> bool:
-            return self.allows("iot:Receive", f"topic/{topic}")
-
-    recorder = Recorder(folder / "traces.db") if full else None
-    broker = Broker(
-        access=Policies() if full else AllowAll(),
-        observer=Presence(
-            lambda publication: broker.publish(publication),
-            lambda: time.time_ns() // 1_000_000,
-            lambda topic: broker.is_heard(topic),
-        )
-        if full
-        else SilentObserver(),
-        span=recorder.span if recorder else None,
-        rate_limits=False,
-        # AWS lets 100 QoS 1 messages be on the way to a client; Mosquitto's window is opened as wide below.
-        limits=replace(AWS, send_window=65535),
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem", folder / "server.key")
-    context.load_verify_locations(folder / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-
-    async def main() -> None:
-        plain = await broker.listen("127.0.0.1", 0)
-        tls = await broker.listen("127.0.0.1", 0, kind="mqtts", ssl=context)
-        tune_process()
-        stopped = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-        print(f"{plain} {tls}", flush=True)
-        await stopped.wait()
-        await broker.stop()
-
-    uvloop.run(main())
-    if recorder is not None:
-        recorder.close()
-
-
-# The parent
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, a server and a client certificate, P-256."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    now = datetime.datetime.now(datetime.UTC)
-
-    def make(name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer[1].subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .sign(issuer[0] if issuer else key, hashes.SHA256())
-        )
-        return key, certificate
-
-    authority = make("bench ca", None)
-    pairs = {"ca": authority, "server": make("localhost", authority), "client": make("client", authority)}
-    for name, (key, certificate) in pairs.items():
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+Make = Callable[[], AbstractContextManager[Server]]
 
 
 def build_generator(folder: Path) -> Path | None:
@@ -207,13 +83,6 @@ def build_generator(folder: Path) -> Path | None:
     return program
 
 
-class Server(NamedTuple):
-    name: str
-    pid: int
-    port: int
-    tls_port: int
-
-
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -227,92 +96,13 @@ def memory_kb(pid: int) -> int:
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit(f"nothing listens on {port}")
-
-
-@contextmanager
-def child(argv: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(argv, text=True, **options)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def ours(full: bool, folder: Path) -> Iterator[Server]:
-    name = "full" if full else "bare"
-    argv = [sys.executable, str(Path(__file__).resolve()), "--serve", name, str(folder)]
-    with child(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        plain, tls = map(int, process.stdout.readline().split())
-        yield Server(f"foreshore, {name}", process.pid, plain, tls)
-
-
-@contextmanager
-def mosquitto(folder: Path) -> Iterator[Server]:
-    plain, tls = free_port(), free_port()
-    configuration = folder / "mosquitto.conf"
-    configuration.write_text(
-        f"listener {plain} 127.0.0.1\nallow_anonymous true\n"
-        f"listener {tls} 127.0.0.1\ncafile {folder}/ca.pem\ncertfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
-        "require_certificate true\nset_tcp_nodelay true\nmax_inflight_messages 65535\nmax_queued_messages 0\n"
-        "persistence false\nlog_dest none\nuser root\n"
-    )
-    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    with child([program, "-c", str(configuration)], stderr=subprocess.DEVNULL) as process:
-        wait_for(plain)
-        yield Server("mosquitto", process.pid, plain, tls)
-
-
-AMQTT = """
-import asyncio, sys, logging
-from amqtt.broker import Broker
-logging.disable(logging.CRITICAL)
-async def main():
-    listener = {"type": "tcp", "bind": "127.0.0.1:%s" % sys.argv[1], "max_connections": 10000}
-    broker = Broker({"listeners": {"default": listener},
-                     "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}})
-    await broker.start()
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def amqtt(python: str) -> Iterator[Server]:
-    port = free_port()
-    with child([python, "-c", AMQTT, str(port)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        wait_for(port)
-        yield Server("amqtt", process.pid, port, 0)
-
-
-def measure(program: Path, server: Server, load: Load, folder: Path, scale: float) -> dict[str, float]:
+def measure(program: Path, server: Server, load: Load, scale: float) -> dict[str, float]:
     """Run one load against one server; give messages a second, CPU us a message and percentiles."""
     messages = max(int(load.messages * scale), load.connections)
     argv = [program, load.mode, "127.0.0.1", server.tls_port if load.tls else server.port, load.connections]
     argv += [messages, load.qos, load.window]
     if load.tls:
-        argv += [folder / "ca.pem", folder / "client.pem", folder / "client.key"]
+        argv += server.tls
     process = subprocess.Popen([str(one) for one in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -327,7 +117,7 @@ def measure(program: Path, server: Server, load: Load, folder: Path, scale: floa
         if process.wait(60) or not line:
             raise RuntimeError("the generator failed")
         if server.name == "foreshore, full":
-            time.sleep(0.5)  # The trace recorder writes behind; its CPU is counted too.
+            time.sleep(SETTLE_S)
         result: dict[str, float] = json.loads(line)
     except BaseException:
         process.kill()
@@ -339,11 +129,11 @@ def measure(program: Path, server: Server, load: Load, folder: Path, scale: floa
     return result
 
 
-def idle_memory(program: Path, server: Server, count: int, tls: bool, folder: Path) -> float:
+def idle_memory(program: Path, server: Server, count: int, tls: bool) -> float:
     """KB a connection, `count` of them idle."""
     argv = [str(program), "idle", "127.0.0.1", str(server.tls_port if tls else server.port), str(count), "1", "0", "1"]
     if tls:
-        argv += [str(folder / name) for name in ("ca.pem", "client.pem", "client.key")]
+        argv += [str(path) for path in server.tls]
     before = memory_kb(server.pid)
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
@@ -378,7 +168,7 @@ def report_load(load: Load, rows: list[tuple[str, dict[str, float]]]) -> list[st
     return missed
 
 
-def report_idle(program: Path, folder: Path, servers: list[Any]) -> list[str]:
+def report_idle(program: Path, servers: list[Make]) -> list[str]:
     """Memory of idle connections, each figure in a fresh server."""
     missed = []
     for count, tls in IDLE:
@@ -386,7 +176,9 @@ def report_idle(program: Path, folder: Path, servers: list[Any]) -> list[str]:
         gate = 45.0 if tls else 6.0
         for make in servers:
             with make() as server:
-                per = idle_memory(program, server, count, tls, folder)
+                if not (server.tls_port if tls else server.port):
+                    continue
+                per = idle_memory(program, server, count, tls)
                 text = f"  {server.name:18} {per:>8.1f} KB a connection"
                 if server.name == "foreshore, full":
                     text += f"  gate {gate:.0f}: {'holds' if per <= gate else 'MISSED'}"
@@ -396,14 +188,32 @@ def report_idle(program: Path, folder: Path, servers: list[Any]) -> list[str]:
     return missed
 
 
+def run(program: Path, load: Load, servers: list[Make], slow: list[Make], scale: float, rounds: int) -> list[str]:
+    """Measure one load against every server, in turns; print it, give the gates it misses."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for each in range(rounds):
+        for make in servers + (slow if load.slow and not each else []):
+            with make() as server:
+                if not (server.tls_port if load.tls else server.port):
+                    continue
+                part = 1 / load.slow if make in slow else scale
+                try:
+                    found.setdefault(server.name, []).append(measure(program, server, load, part))
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    print(f"{server.name}: {error}")
+    rows = []
+    for name, results in found.items():
+        if results:
+            rows.append((name, {key: statistics.median(one[key] for one in results) for key in results[0]}))
+    return report_load(load, rows)
+
+
 def main() -> int:
-    if len(sys.argv) == 4 and sys.argv[1] == "--serve":
-        serve(sys.argv[2] == "full", Path(sys.argv[3]))
-        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a quarter of the messages, no idle connections")
-    parser.add_argument("--load", nargs="*", help="only loads whose name contains one of these")
-    parser.add_argument("--amqtt", help="Python of an environment with amqtt")
+    parser.add_argument("--load", nargs="*", help="only loads whose name contains one of these (idle: the memory)")
+    parser.add_argument("--rounds", type=int, default=1, help="medians of so many rounds")
+    parser.add_argument("--amqtt", default=os.environ.get("AMQTT_PYTHON"), help="Python of an environment with amqtt")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, 20_000))
     missed: list[str] = []
@@ -413,27 +223,22 @@ def main() -> int:
         program = build_generator(folder)
         if program is None:
             return 0
-        servers: list[Any] = [lambda: ours(True, folder), lambda: ours(False, folder)]
+        servers: list[Make] = [lambda: ours(True, folder), lambda: ours(False, folder)]
         if shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists():
             servers.insert(0, lambda: mosquitto(folder))
         else:
             print("mosquitto is not installed: no ratios")
+        slow: list[Make] = [lambda: ministack(folder)]
+        if options.amqtt:
+            slow.append(lambda: amqtt(options.amqtt))
+        else:
+            print("amqtt is left out: --amqtt names a Python that has it")
         for load in LOADS:
             if options.load and not any(word in load.name for word in options.load):
                 continue
-            rows = []
-            for make in servers:
-                with make() as server:
-                    rows.append((server.name, measure(program, server, load, folder, 0.25 if options.quick else 1.0)))
-            if options.amqtt and not load.tls:
-                with amqtt(options.amqtt) as server:
-                    try:
-                        rows.append((server.name, measure(program, server, load, folder, 1 / load.slow)))
-                    except RuntimeError as error:
-                        print(f"amqtt: {error}")
-            missed += report_load(load, rows)
-        if not options.quick and not options.load:
-            missed += report_idle(program, folder, servers)
+            missed += run(program, load, servers, slow, 0.25 if options.quick else 1.0, options.rounds)
+        if "idle" in (options.load or []) or not (options.quick or options.load):
+            missed += report_idle(program, servers + slow)
     print("\ngates missed: " + ("; ".join(missed) if missed else "none"))
     return 0
 

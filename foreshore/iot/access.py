@@ -67,6 +67,23 @@ class Identity:
     exclusive_thing: str | None = None
     generation: int = -1
     in_force: tuple[Policy, ...] = ()
+    decisions: dict[tuple[str, str], bool] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Standing:
+    """What a certificate may do, alone or for a thing: the same for each of its connections until something changes.
+
+    `context` holds the thing policy variables. `decisions` are shared where `is_shared`: where no policy has a
+    variable or a condition, so that action and resource alone decide.
+    """
+
+    thing: str | None
+    exclusive_thing: str | None
+    in_force: tuple[Policy, ...]
+    context: Context
+    is_shared: bool
+    wants_trace: bool
     decisions: dict[tuple[str, str], bool] = field(default_factory=dict)
 
 
@@ -120,12 +137,15 @@ class PolicyAccess:
         self._arns = arns
         self._generation = 0
         self._contexts: dict[str, Context] = {}
+        self._standings: dict[tuple[str, str | None], Standing] = {}
+        self._prefix = arns.iot("")
         self.authorize: Authorize = lambda request: None
         self.plain_policy: Policy | None = None
 
     def invalidate(self) -> None:
         """Forget every decision: policies, certificates or attachments have changed."""
         self._generation += 1
+        self._standings.clear()
 
     # The broker's questions
 
@@ -220,44 +240,71 @@ class PolicyAccess:
         """Whether the policies in force allow an action on `topic/…`, `client/…` and the like; decisions are kept."""
         if identity.generation != self._generation:
             self._refresh(identity)
+        decisions = identity.decisions
+        if decisions is None:
+            decisions = identity.decisions = {}
         key = (action, resource)
-        decision = identity.decisions.get(key)
+        decision = decisions.get(key)
         if decision is None:
-            if len(identity.decisions) >= MAX_DECISIONS:
-                identity.decisions.clear()
-            decision = identity.decisions[key] = self.decide(identity, action, resource).allowed
+            if len(decisions) >= MAX_DECISIONS:
+                decisions.clear()
+            decision = self.decide(identity, action, resource).allowed
+            if action != "iot:Connect":  # That is asked once.
+                decisions[key] = decision
         return decision
 
     def decide(self, identity: Identity, action: str, resource: str) -> Decision:
         """Decide anew, and say by which statement."""
         if identity.generation != self._generation:
             self._refresh(identity)
-        return decide(identity.in_force, action, self._arns.iot(resource), identity.context)
+        return decide(identity.in_force, action, self._prefix + resource, identity.context)
 
     def _refresh(self, identity: Identity) -> None:
+        """Take up the standing that its principal has now; a custom authorizer's identity keeps its own policies."""
         identity.generation = self._generation
-        identity.decisions.clear()
+        identity.decisions = None
+        if identity.policies is not None:
+            describe_thing(identity.context, None)
+            identity.in_force = identity.policies
+            return
         thing = None
         if identity.principal_arn:
             thing = self._registry.thing_of(identity.principal_arn, identity.client_id)
-        identity.thing = thing["thingName"] if thing else None
-        identity.exclusive_thing = self._exclusive(identity)
-        describe_thing(identity.context, thing)
-        if identity.policies is not None:
-            identity.in_force = identity.policies
-            return
-        if not self._is_active(identity):
-            identity.in_force = ()
-            return
-        names = self._policies.in_force(identity.principal_arn, identity.thing)
-        identity.in_force = tuple(self._policies.parsed(name) for name in names)
-        identity.wants_trace = any(_speaks_of_greengrass(policy) for policy in identity.in_force)
+        key = (identity.principal, thing["thingName"] if thing else None)
+        standing = self._standings.get(key)
+        if standing is None:
+            if len(self._standings) >= MAX_CERTIFICATES:
+                self._standings.clear()
+            standing = self._standings[key] = self._standing(identity, thing)
+        identity.thing = standing.thing
+        identity.exclusive_thing = standing.exclusive_thing
+        identity.in_force = standing.in_force
+        identity.wants_trace = standing.wants_trace
+        identity.decisions = standing.decisions if standing.is_shared else None
+        forget_thing(identity.context)
+        identity.context.update(standing.context)
 
-    def _exclusive(self, identity: Identity) -> str | None:
-        if identity.thing is None or identity.principal_arn is None:
+    def _standing(self, identity: Identity, thing: Document | None) -> Standing:
+        arn, name = identity.principal_arn, thing["thingName"] if thing else None
+        context: Context = {}
+        describe_thing(context, thing)
+        if not self._is_active(identity):
+            return Standing(name, self._exclusive(name, arn), (), context, True, False)
+        in_force = tuple(self._policies.parsed(each) for each in self._policies.in_force(arn, name))
+        return Standing(
+            name,
+            self._exclusive(name, arn),
+            in_force,
+            context,
+            not any(_asks_for_context(policy) for policy in in_force),
+            any(_speaks_of_greengrass(policy) for policy in in_force),
+        )
+
+    def _exclusive(self, thing: str | None, principal_arn: str | None) -> str | None:
+        if thing is None or principal_arn is None:
             return None
-        kind = self._registry.principals.note(identity.thing, identity.principal_arn)
-        return identity.thing if kind == "EXCLUSIVE_THING" else None
+        kind = self._registry.principals.note(thing, principal_arn)
+        return thing if kind == "EXCLUSIVE_THING" else None
 
     def _is_active(self, identity: Identity) -> bool:
         """A certificate that is no longer ACTIVE has no rights."""
@@ -270,15 +317,26 @@ def _speaks_of_greengrass(policy: Policy) -> bool:
     return any(action.startswith("greengrass:") for each in policy.statements for action in each.actions)
 
 
+def _asks_for_context(policy: Policy) -> bool:
+    """Whether it has a variable or a condition, so that decisions differ between connections."""
+    return any(each.conditions or any("${" in text for text in each.resources) for each in policy.statements)
+
+
 def _is_unrestricted(identity: Identity) -> bool:
     """An IAM principal: local IAM restricts nobody."""
     return identity.policies is None and identity.principal_arn is None
 
 
+def forget_thing(context: Context) -> None:
+    """Take the thing policy variables away."""
+    if "iot:connection.thing.isattached" in context:
+        for key in [key for key in context if key.startswith("iot:connection.thing.")]:
+            del context[key]
+
+
 def describe_thing(context: Context, thing: Document | None) -> None:
     """Set the thing policy variables, or take them away."""
-    for key in [key for key in context if key.startswith("iot:connection.thing.")]:
-        del context[key]
+    forget_thing(context)
     context["iot:connection.thing.isattached"] = "true" if thing else "false"
     if thing is None:
         return

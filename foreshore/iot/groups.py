@@ -114,6 +114,8 @@ class ThingGroups:
 
     def depend_on(self, field: str) -> bool:
         """Whether a dynamic group with policies asks for an indexed field, `connectivity` or `shadow`."""
+        if not len(self.kind):
+            return False
         targets = self._ground.links("policy-target")
         return any(
             field in each["queryString"] and targets.of(self.arn(each["thingGroupName"]))

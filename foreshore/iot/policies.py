@@ -17,7 +17,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -29,6 +29,8 @@ from foreshore.errors import UserError
 
 MAX_DOCUMENT = 2048
 """Characters of a policy document, white space not counted (AWS IoT Core quotas)."""
+
+MAX_KEPT_ACTIONS = 256
 
 ACTIONS = frozenset(
     {
@@ -77,6 +79,16 @@ class Policy:
 
     name: str
     statements: tuple[Statement, ...]
+    _by_action: dict[str, tuple[Statement, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def speaking_of(self, action: str) -> tuple[Statement, ...]:
+        """The statements that name an action, in their order. Actions are few (AWS's own), so each is kept."""
+        found = self._by_action.get(action)
+        if found is None:
+            found = tuple(each for each in self.statements if has_action(each, action))
+            if len(self._by_action) < MAX_KEPT_ACTIONS:
+                self._by_action[action] = found
+        return found
 
 
 class Decision(NamedTuple):
@@ -180,25 +192,33 @@ def decide(policies: Iterable[Policy], action: str, resource: str, context: Cont
     allowed: Statement | None = None
     unresolved: set[str] = set()
     for policy in policies:
-        for statement in policy.statements:
+        for statement in policy.speaking_of(action):
             if statement.effect == "Allow" and allowed is not None:
                 continue
-            if not matches(statement, action, resource, context, unresolved):
+            if not speaks_of(statement, resource, context, unresolved):
                 continue
             if statement.effect == "Deny":
                 return Decision(False, statement, tuple(sorted(unresolved)))
             allowed = statement
-    return Decision(allowed is not None, allowed, tuple(sorted(unresolved)))
+    return Decision(allowed is not None, allowed, tuple(sorted(unresolved)) if unresolved else ())
 
 
 def matches(
     statement: Statement, action: str, resource: str, context: Context, unresolved: set[str] | None = None
 ) -> bool:
     """Whether a statement speaks of this request."""
-    if _actions(statement.actions).fullmatch(action) is None:
-        return False
-    plain, variable = _resources(statement.resources)
     missing = set() if unresolved is None else unresolved
+    return has_action(statement, action) and speaks_of(statement, resource, context, missing)
+
+
+def has_action(statement: Statement, action: str) -> bool:
+    """Whether a statement names an action."""
+    return _actions(statement.actions).fullmatch(action) is not None
+
+
+def speaks_of(statement: Statement, resource: str, context: Context, missing: set[str]) -> bool:
+    """Whether a statement's resources and conditions hold; names of unresolved variables are added to `missing`."""
+    plain, variable = _resources(statement.resources)
     if plain is None or plain.fullmatch(resource) is None:
         if not variable:
             return False

@@ -18,7 +18,7 @@ from foreshore.iot.mqtt.access import (
     DisconnectReason,
     Observer,
 )
-from foreshore.iot.mqtt.connection import CHECKING, CLOSED, OPEN, Connection, connack, trace_of
+from foreshore.iot.mqtt.connection import CHECKING, CLOSED, FOREVER, OPEN, Connection, connack, trace_of
 from foreshore.iot.mqtt.faults import Faults
 from foreshore.iot.mqtt.limits import (
     NEVER,
@@ -258,8 +258,7 @@ class Core:
         )
         if self.span is not None:
             connection.span_attributes = {"client_id": connection.peer.client_id, "principal": decision.principal}
-        if connection.keep_alive:
-            self._watch(connection)
+        connection.silence = connection.keep_alive * 1.5 if connection.keep_alive else FOREVER
         if decision.ttl_s is not None:
             self.wheel.add(
                 self.now + decision.ttl_s,
@@ -270,20 +269,6 @@ class Core:
                 self.now + limits.websocket_ttl,
                 lambda: connection.close(reason.ADMINISTRATIVE_ACTION, "WEBSOCKET_TTL_EXPIRATION"),
             )
-
-    def _watch(self, connection: Connection) -> None:
-        """Close after one and a half keep-alives of silence [MQTT-3.1.2-22]; look again when something was heard."""
-
-        def check() -> None:
-            if connection.state != OPEN:
-                return
-            deadline = connection.heard + connection.keep_alive * 1.5
-            if self.now >= deadline:
-                connection.close(reason.KEEP_ALIVE_TIMEOUT, "MQTT_KEEP_ALIVE_TIMEOUT")
-            else:
-                self.wheel.add(deadline, check)
-
-        self.wheel.add(self.now + connection.keep_alive * 1.5, check)
 
     def _client_info(self, connection: Connection, packet: codec.Connect) -> ClientInfo:
         request, session = connection.peer, connection.session
@@ -844,7 +829,7 @@ class Core:
             self.router.remove(one)
         if session.queue or session.inflight:
             self._let_go(session)
-        if self.store is not None:
+        if session.is_kept and self.store is not None:
             self.store.drop_session(session)
 
     def _let_go(self, session: Session) -> None:
@@ -894,6 +879,11 @@ class Core:
         self.wake()
 
     # Flushing
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `flush` has something to do."""
+        return bool(self.dirty or self.closing or (self.store is not None and self.store.is_pending))
 
     def flush(self) -> None:
         """Write every connection's output, once a loop turn; what must be durable is committed first."""

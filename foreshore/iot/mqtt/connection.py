@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_CACHED_TOPICS = 512
 MAX_UNREAD_ANSWERS = 10_000
+CONNECT_TIMEOUT_S = 10.0
+FOREVER = float("inf")
 NO_ALIASES: dict[bytes, int] = {}
 
 NEW, CHECKING, OPEN, CLOSED = range(4)
@@ -47,14 +49,15 @@ class Connection:
 
     `out` collects what the next flush writes; a connection with an empty `out` is not on the broker's dirty list.
     `plain` is true when the router's short way may append to `out` without looking: nothing paused, no packet limit,
-    no trace property wanted. `routes` caches, by topic bytes, the decision to allow a publish and its route.
+    no trace property wanted. `routes` caches, by topic bytes, the decision to allow a publish and its route. It is
+    closed after `silence` seconds in which nothing was `heard`, or since it was opened when no CONNECT came.
     """
 
     __slots__ = (
         "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "faults", "heard", "info",
         "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
-        "published", "rate_second", "routes", "said_goodbye", "session", "span_attributes", "state", "version",
-        "wanted_trace", "window",
+        "published", "rate_second", "routes", "said_goodbye", "session", "silence", "span_attributes", "state",
+        "version", "wanted_trace", "window",
     )  # fmt: skip
 
     def __init__(self, core: Core, link: Link, peer: ConnectRequest) -> None:
@@ -79,6 +82,7 @@ class Connection:
         self.chunk_bytes = 0
         self.needed = 0
         self.heard = core.now
+        self.silence = CONNECT_TIMEOUT_S
         self.keep_alive = 0
         self.rate_second = 0
         self.published = 0
@@ -100,7 +104,8 @@ class Connection:
                 return
             data = b"".join(self.chunks)
             self.chunks = None
-        self.heard = self.core.now
+        if self.state:  # A client that dribbles its CONNECT gains no time by it.
+            self.heard = self.core.now
         at, end, stop = 0, len(data), 0
         limit = self.core.limits.max_packet
         try:
@@ -497,6 +502,13 @@ class Connection:
             self.send(codec.encode(Disconnect(code, properties), 5))
         self.core.over(self, aws, client_initiated=False)
         self.core.finish(self)
+
+    def was_silent(self) -> None:
+        """Nothing came for too long: no CONNECT, or no packet in one and a half keep-alives [MQTT-3.1.2-22]."""
+        if self.state == OPEN:
+            self.close(reason.KEEP_ALIVE_TIMEOUT, "MQTT_KEEP_ALIVE_TIMEOUT")
+        elif self.state == NEW:
+            self.link.close()
 
     def lost(self) -> None:
         """The socket is gone."""

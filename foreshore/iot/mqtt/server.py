@@ -12,7 +12,6 @@ import random
 import ssl as ssl_module
 import time
 from asyncio import sslproto
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, cast
 
@@ -43,9 +42,10 @@ from foreshore.seams import EmitSpan, Publication
 
 BACKLOG = 4096
 BUFFER_SIZE = 256 * 1024
-CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 HIGH_WATER = 256 * 1024
+LINKS_A_LOOK = 20_000
+"""Links whose silence is looked at in a second; with more of them each is looked at less often than once a tick."""
 _LETTER_G = ord("G")
 
 _SNI = "foreshore_sni"
@@ -80,6 +80,25 @@ class Ids:
         self._next = number = (self._next + self._STEP) & self._MASK
         span_id = f"{number or 1:016x}"
         return span_id + self._suffix, span_id
+
+
+class NoLink:
+    """What is below a connection whose transport is gone: link and connection let go of one another."""
+
+    def write(self, data: bytes) -> None:
+        """Nobody reads it."""
+
+    def close(self) -> None:
+        """It is closed."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes."""
+
+
+NO_LINK = NoLink()
 
 
 class SocketLink(asyncio.BufferedProtocol):
@@ -132,7 +151,9 @@ class SocketLink(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._broker.links.discard(self)
         self.connection.lost()
-        self._broker.wake()
+        self.connection.link = NO_LINK
+        if self._broker.has_work:
+            self._broker.wake()
 
     def pause_writing(self) -> None:
         self.connection.pause()
@@ -208,7 +229,9 @@ class WebSocketLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._broker.links.discard(self)
         self.connection.lost()
-        self._broker.wake()
+        self.connection.link = NO_LINK
+        if self._broker.has_work:
+            self._broker.wake()
 
     def pause_writing(self) -> None:
         self.connection.pause()
@@ -305,7 +328,7 @@ class Broker(Core):
         self.is_stopping = False
         self._servers: list[asyncio.Server] = []
         self.web = Server(self._plain_web)
-        self._silent: deque[tuple[float, AnyLink]] = deque()
+        self._next_look = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self.restore()
@@ -341,9 +364,9 @@ class Broker(Core):
         """Let the timers run up to the clock's present."""
         self.now = self._clock()
         self.wheel.advance(self.now)
-        self._give_up()
+        self._close_silent()
         self.settle_spans()
-        if self.dirty or self.closing or (self.store is not None and self.store.is_pending):
+        if self.has_work:
             self.wake()
 
     async def stop(self) -> None:
@@ -373,14 +396,16 @@ class Broker(Core):
         """A link is up: it must send CONNECT soon."""
         self.links.add(link)
         self._start_ticking()
-        self._silent.append((self.now + CONNECT_TIMEOUT_S, link))
 
-    def _give_up(self) -> None:
-        """Close the links that have sent no CONNECT in time; they stand in the order of their coming."""
-        while self._silent and self._silent[0][0] <= self.now:
-            _, link = self._silent.popleft()
-            if link.connection.state == NEW and link in self.links:
-                link.close()
+    def _close_silent(self) -> None:
+        """Close the links from which nothing was heard for too long: one walk, instead of a timer for each."""
+        now = self.now
+        if now < self._next_look:
+            return
+        self._next_look = now + min(len(self.links) / LINKS_A_LOOK, 1.0)
+        silent = [one.connection for one in self.links if now - one.connection.heard >= one.connection.silence]
+        for connection in silent:
+            connection.was_silent()
 
     def _plain_web(self, request: Request) -> Response:
         """What the plain listener answers to a web client: MQTT over WebSocket without TLS, for tools on loopback."""

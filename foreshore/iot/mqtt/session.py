@@ -183,12 +183,13 @@ class Session:
     """What outlives a connection: subscriptions, unacknowledged and waiting messages, inbound QoS 2 identifiers.
 
     `inflight` maps packet identifiers to deliveries, in sending order; None stands for a QoS 2 message that was
-    received (PUBREC) and waits for PUBCOMP. `expiry_s` is the session expiry; `ended_s` the clock when it was left.
+    received (PUBREC) and waits for PUBCOMP. `expiry_s` is the session expiry; `ended_s` the clock when it was left;
+    `is_kept` whether the store knows it.
     """
 
     __slots__ = (
-        "client_id", "connection", "ended_s", "expiry_s", "identity", "inflight", "last_id", "principal", "queue",
-        "queued_bytes", "received", "subscriptions", "will",
+        "client_id", "connection", "ended_s", "expiry_s", "identity", "inflight", "is_kept", "last_id", "principal",
+        "queue", "queued_bytes", "received", "subscriptions", "will",
     )  # fmt: skip
 
     def __init__(self, client_id: str, expiry_s: int = 0) -> None:
@@ -203,6 +204,7 @@ class Session:
         self.last_id = 0
         self.will: Will | None = None
         self.ended_s = 0.0
+        self.is_kept = False
         self.identity: object = None
         self.principal = ""
 

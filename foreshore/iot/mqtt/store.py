@@ -88,6 +88,7 @@ class Store:
 
     def save_session(self, session: Session, ended_ms: int | None) -> None:
         """Write a session's own row."""
+        session.is_kept = True
         self._later(
             "INSERT OR REPLACE INTO mqtt_sessions VALUES (?,?,?,?)",
             (session.client_id, session.expiry_s, ended_ms, session.principal),
@@ -95,6 +96,7 @@ class Store:
 
     def drop_session(self, session: Session) -> None:
         """Forget a session; its queued deliveries must have been settled."""
+        session.is_kept = False
         self._later("DELETE FROM mqtt_sessions WHERE client_id=?", (session.client_id,))
         self._later("DELETE FROM mqtt_subscriptions WHERE client_id=?", (session.client_id,))
 
@@ -168,6 +170,7 @@ class Store:
         for client_id, expiry_s, ended_ms, principal in self._database.execute("SELECT * FROM mqtt_sessions"):
             session = Session(client_id, expiry_s)
             session.principal = principal
+            session.is_kept = True
             stored[client_id] = Stored(session, ended_ms)
         for row in self._database.execute("SELECT * FROM mqtt_subscriptions"):
             client_id, filter, qos, no_local, as_published, handling, identifier, group = row
