@@ -29,6 +29,7 @@ FILTERS = (
     "$aws/things/+/jobs/+/update",
 )
 _CODES = {"TerminalStateException": "TerminalStateReached"}
+_NUMBERS = ("executionNumber", "expectedVersion", "stepTimeoutInMinutes")
 _REQUEST = re.compile(r"\$aws/things/([^/]+)/jobs/(?:(get|start-next)|([^/]+)/(get|update))$")
 
 
@@ -144,7 +145,16 @@ def _parsed(payload: bytes) -> Document:
         raise AwsError("InvalidJson", "The contents of the request were not valid JSON.", 400) from error
     if not isinstance(request, dict):
         raise AwsError("InvalidRequestException", "The request is not a JSON object.", 400)
-    return request
+    return {name: _number(name, value) if name in _NUMBERS else value for name, value in request.items()}
+
+
+def _number(name: str, value: object) -> int | None:
+    """A number of a request; the older SDKs send it as text. Raises AwsError InvalidRequestException."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        return int(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise AwsError("InvalidRequestException", f"{name} has to be a number.", 400)
 
 
 class JobsData:

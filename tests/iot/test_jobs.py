@@ -20,6 +20,7 @@ from foreshore.iot.job_templates import JobTemplates
 from foreshore.iot.jobs import Jobs
 from foreshore.iot.rules.actions.signing import Credentials
 from foreshore.iot.store import Arns, Ground, Tags, open_database
+from foreshore.seams import Publication
 from tests.e2e.conftest import start, stop
 from tests.iot.test_shadows import shadow_client
 
@@ -134,6 +135,9 @@ def test_a_reply_needs_no_subscription(edge, tmp_path):
     topic, answer = answers.get(timeout=20)
     assert topic == "$aws/things/nobody/jobs/get/accepted"
     assert (answer["inProgressJobs"], answer["queuedJobs"], answer["clientToken"]) == ([], [], "x")
+    for wrong in ({"expectedVersion": "one"}, {"executionNumber": True}, {"stepTimeoutInMinutes": 1.5}):
+        client.publish("$aws/things/nobody/jobs/none/update", json.dumps({"status": "SUCCEEDED", **wrong}), qos=1)
+        assert answers.get(timeout=20)[1]["code"] == "InvalidRequest"
     client.publish("$aws/things/nobody/jobs/none/update", json.dumps({"status": "SUCCEEDED"}), qos=1)
     topic, answer = answers.get(timeout=20)
     assert (topic.rpartition("/")[2], answer["code"]) == ("rejected", "ResourceNotFound")
@@ -642,3 +646,14 @@ def test_a_group_that_takes_long_to_look_at_is_looked_at_seldom():
     assert len(looks) == count
     bench.tick(60)
     assert len(looks) > count
+
+
+def test_numbers_as_text_are_what_the_older_sdks_send():
+    bench = Bench()
+    bench.create()
+    bench.devices.start_next("a", {})
+    request = {"status": "SUCCEEDED", "expectedVersion": "2", "executionNumber": "1", "clientToken": "c"}
+    topic = "$aws/things/a/jobs/j/update"
+    bench.devices._on_request(Publication(topic, json.dumps(request).encode(), client_id="d"))
+    assert (topic + "/accepted", {"timestamp": 1000000, "clientToken": "c"}) in bench.sent
+    assert bench.statuses() == {"a": "SUCCEEDED"}
