@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from foreshore.errors import AwsError
+from foreshore.errors import AwsError, UserError
 from foreshore.greengrass.pubsub import LocalMessage
 from foreshore.greengrass.shadow_settings import NAME, Rates, Settings, Shadow, read_settings
 from foreshore.greengrass.shadow_store import ShadowStore
@@ -66,12 +66,12 @@ class ShadowManager:
         self._store.close()
 
     async def configure(self, configuration: Mapping[str, Any] | None) -> None:
-        """Take the component's configuration, now and whenever it changes."""
+        """Take the component's configuration, now and whenever it changes. Raises UserError for what is wrong in it."""
         self._settings, findings = read_settings(configuration or {}, self._core.thing)
-        for finding in findings:
-            self._core.say(NAME, "ERROR", finding)
         self._rates.configure(self._settings)
         self._sync.configure(self._settings)
+        if findings:
+            raise UserError("; ".join(findings), code="bad-configuration", where=NAME)
 
     # the IPC's side
 

@@ -1,11 +1,15 @@
 """AWS's components that the core stands for: listed, configured by the deployment, forgotten when left out."""
 
+import asyncio
 import json
+import socket
 import urllib.request
 
 import pytest
 from stream_manager import MessageStreamDefinition, StrategyOnFull, StreamManagerClient
 
+from foreshore.errors import UserError
+from foreshore.greengrass.stream_manager.service import StreamManager
 from tests.e2e.conftest import start, stop
 
 STREAMS = "aws.greengrass.StreamManager"
@@ -33,8 +37,6 @@ def streams_of(edge):
 
 @pytest.fixture
 def free_port():
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -69,3 +71,46 @@ def test_a_deployment_configures_the_stream_manager(tmp_path, free_port):
         assert streams_of(edge) != free_port
     finally:
         stop(edge)
+
+
+@pytest.mark.parametrize(
+    ("name", "configuration", "text"),
+    [
+        ("aws.greengrass.ShadowManager", {"strategy": {"type": "seldom"}}, "Unexpected value in strategy: seldom"),
+        (
+            STREAMS,
+            {"STREAM_MANAGER_STORE_ROOT_DIR": "/nowhere/at/all", "STREAM_MANAGER_SERVER_PORT": "none"},
+            "STREAM_MANAGER_SERVER_PORT must be a number",
+        ),
+    ],
+)
+def test_a_deployment_with_a_configuration_that_is_refused_fails(tmp_path, name, configuration, text):
+    write(tmp_path, component(name, **configuration))
+    with pytest.raises(AssertionError, match="the deployment ended FAILED") as raised:
+        start(tmp_path, tmp_path / "home", "--only", "iot,greengrass")
+    assert text in str(raised.value)
+    assert name != STREAMS or "/nowhere/at/all does not exist" in str(raised.value)
+
+
+def test_a_port_that_is_taken_leaves_the_former_one(tmp_path):
+    async def main():
+        manager = StreamManager(
+            state=tmp_path / "s.db", region="r", authenticate=lambda _: True, environment=dict, say=lambda *_: None
+        )
+        await manager.start()
+        former = manager.port
+
+        def names():
+            with StreamManagerClient(port=former) as client:
+                return client.list_streams()
+
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            with pytest.raises(UserError, match="as before"):
+                await manager.configure({"STREAM_MANAGER_SERVER_PORT": str(other.getsockname()[1])})
+        assert manager.port == former
+        assert await asyncio.to_thread(names) == []
+        await manager.stop()
+
+    asyncio.run(main())

@@ -15,7 +15,7 @@ from foreshore.greengrass.stream_manager.cbor import decode
 from foreshore.greengrass.stream_manager.definitions import MAX_MS, Definition, Export, read_definition, stream_name
 from foreshore.greengrass.stream_manager.exporter import Exporter
 from foreshore.greengrass.stream_manager.frames import Failure, Operation, Status
-from foreshore.greengrass.stream_manager.settings import LEVELS, Settings, read_settings
+from foreshore.greengrass.stream_manager.settings import LEVELS, NAME, Settings, read_settings
 from foreshore.greengrass.stream_manager.streams import Stream, Streams
 
 SERVER_VERSION = "1.1.0"
@@ -98,40 +98,45 @@ class StreamManager:
     # configuration
 
     async def configure(self, configuration: Mapping[str, Any] | None) -> None:
-        """Take the component's configuration. Another port or folder closes all connections, as a restart does."""
+        """Take the component's configuration. Another port or folder closes all connections, as a restart does.
+
+        Raises UserError for what is wrong in it; that keeps its default.
+        """
         async with self._changing:
             settings, findings = read_settings(configuration or {})
-            for finding in findings:
-                self._say("ERROR", finding)
             moved = (settings.port, settings.folder) != (self._settings.port, self._settings.folder)
             self._settings = settings
             if self._server is None:
-                self._place(settings)
+                findings += self._place(settings)
             elif moved:
-                await self._move(settings)
+                findings += await self._move(settings)
             else:
                 self._apply(settings)
+            if findings:
+                raise UserError("; ".join(findings), code="bad-configuration", where=NAME)
 
-    def _place(self, settings: Settings) -> None:
-        """Where to listen and to store from the next start on."""
+    def _place(self, settings: Settings) -> list[str]:
+        """Where to listen and to store from the next start on; what is wrong with that."""
         self.port = self._first_port if settings.port is None else settings.port
         self._state = self._folder
-        if settings.folder is not None:
-            if Path(settings.folder).is_dir():
-                self._state = Path(settings.folder) / self._folder.name
-            else:
-                self._say("ERROR", f"the folder {settings.folder} does not exist; streams stay in {self._state.parent}")
+        if settings.folder is None:
+            return []
+        if not Path(settings.folder).is_dir():
+            return [f"the folder {settings.folder} does not exist; streams stay in {self._state.parent}"]
+        self._state = Path(settings.folder) / self._folder.name
+        return []
 
-    async def _move(self, settings: Settings) -> None:
+    async def _move(self, settings: Settings) -> list[str]:
         former = self.port
         await self.stop()
-        self._place(settings)
+        findings = self._place(settings)
         try:
             await self.start()
         except UserError as error:
-            self._say("ERROR", f"{error}; listening at {former} as before")
             self.port = former
             await self.start()
+            return [*findings, f"{error.what} at {error.where}; listening at {former} as before"]
+        return findings
 
     def _apply(self, settings: Settings) -> None:
         self._exporter.configure(settings.threads, settings.kilobits_a_second, settings.min_part)
