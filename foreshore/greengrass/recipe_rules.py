@@ -248,6 +248,9 @@ def _manifest(manifest: Node) -> Iterator[Finding]:
         yield manifest.error("not-a-map", "a manifest must be a map", "write Lifecycle below it")
         return
     yield from _known(manifest, "manifest")
+    name = manifest.get("Name")
+    if name is not None and not isinstance(name.value, str):
+        yield name.error("not-text", f"Name must be text, not {name.value!r}", "put it in quotes")
     selections = manifest.get("Selections")
     if selections is not None:
         words = selections.value if isinstance(selections.value, list) else [selections.value]
@@ -464,12 +467,21 @@ def _artifact_uses(text: Node, manifest: Node) -> Iterator[Finding]:
     artifacts = manifest.get("Artifacts")
     files: set[str] = set()
     stems: set[str] = set()
+    plain: dict[str, str] = {}
     for artifact in artifacts.members() if artifacts is not None else ():
-        uri, unarchive = artifact.get("URI"), artifact.get("Unarchive")
+        uri, unarchive, permission = artifact.get("URI"), artifact.get("Unarchive"), artifact.get("Permission")
         file = str(uri.value).rpartition("/")[2] if uri is not None else ""
+        stem = file.rpartition(".")[0] or file
         files.add(file)
-        if unarchive is not None and str(unarchive.value).upper() == "ZIP":
-            stems.add(file.rpartition(".")[0] or file)
+        is_zip = unarchive is not None and str(unarchive.value).upper() == "ZIP"
+        if is_zip:
+            stems.add(stem)
+        execute = permission.get("Execute") if permission is not None else None
+        if execute is None or str(execute.value).upper() == "NONE":
+            plain["{artifacts:path}/" + file] = file
+            if is_zip:
+                plain["{artifacts:decompressedPath}/" + stem] = file
+    yield from _not_executable(text, plain)
     for name in _ARTIFACT_FILE.findall(str(text.value)):
         if name not in files:
             message = f"the step uses {{artifacts:path}}/{name}, but no artifact of this manifest has that name"
@@ -480,3 +492,16 @@ def _artifact_uses(text: Node, manifest: Node) -> Iterator[Finding]:
                 f"the step uses {{artifacts:decompressedPath}}/{name}, but no artifact {name}.zip is unpacked here"
             )
             yield text.warning("missing-artifact", message, f"add an artifact {name}.zip with Unarchive: ZIP")
+
+
+def _not_executable(text: Node, plain: Mapping[str, str]) -> Iterator[Finding]:
+    """A command that is an artifact's file itself; `plain` are the places of files that nobody may execute."""
+    for line in str(text.value).splitlines():
+        command = line.strip().partition(" ")[0].strip("\"'")
+        for place, file in plain.items():
+            inside = place.startswith("{artifacts:decompressedPath}") and command.startswith(place + "/")
+            if command == place or inside:
+                message = f"the step executes {command}, which the device makes readable only"
+                mend = f"give the artifact {file} Permission: {{Execute: OWNER}}, or name its interpreter"
+                yield text.warning("not-executable", message, mend)
+                return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreshore.cli.check import command
+from foreshore.greengrass import checks, portability_rules, recipe_rules
 from foreshore.greengrass.checks import Source, check
 from foreshore.greengrass.findings import Finding
 
@@ -81,6 +83,16 @@ MISTAKES = [
     ("      os: linux", "      architecture: x86_64", "architecture", "error", "architecture"),
     ('      runtime: "*"\n', "", "lite-runtime", "warning", "Platform"),
     ("URI: s3://", "URI: file://", "artifact-uri", "error", "URI"),
+    ("  - Platform:\n", "  - Name: 5\n    Platform:\n", "not-text", "error", "Name"),
+    ("Manifests:\n", "ComponentSource: me\nManifests:\n", "component-source", "error", "ComponentSource"),
+    (
+        "        Script: python3 {artifacts:path}/main.py",
+        "        Script: '{artifacts:path}/main.py'\n        #",
+        "not-executable",
+        "warning",
+        "Script",
+    ),
+    ("      run:\n", "      install: [a]\n      run:\n", "step", "error", "install"),
     ("- URI:", "- Url:", "missing-key", "error", "Url"),
     ("1.0.0/main.py\n", "1.0.0/main.py\n        Unarchive: TAR\n", "unarchive", "error", "Unarchive"),
     ("1.0.0/main.py\n", "1.0.0/main.py\n        Permission: {Read: ME}\n", "permission", "error", "Permission"),
@@ -147,6 +159,50 @@ def test_mistakes(old: str, new: str, code: str, severity: str, place: str) -> N
     assert found[0].severity == severity
     assert found[0].mend
     assert place in text.splitlines()[found[0].line - 1]
+
+
+SHAPES = [
+    ("Manifests: []\n", "no-manifest", 3),
+    ("Manifests: {Platform: {os: linux}}\n", "not-a-list", 3),
+    ("Manifests:\n  - Artifacts: {URI: s3://b/c}\n", "not-a-list", 4),
+    ("Manifests:\n  - linux\n", "not-a-map", 4),
+]
+
+
+@pytest.mark.parametrize(("manifests", "code", "line"), SHAPES)
+def test_manifests_of_another_shape(manifests: str, code: str, line: int) -> None:
+    head = 'RecipeFormatVersion: "2020-01-25"\nComponentName: a\n'
+    found = findings_of(head + manifests + 'ComponentVersion: "1.0.0"\n')
+    assert (code, line) in [(each.code, each.line) for each in found], [str(each) for each in found]
+
+
+EXECUTED = [
+    ("{artifacts:path}/run.sh", "{}", True),
+    ('"{artifacts:path}/run.sh" now', "{}", True),
+    ("{artifacts:path}/run.sh", "{Permission: {Execute: OWNER}}", False),
+    ("sh {artifacts:path}/run.sh", "{}", False),
+    ("set -e\n{artifacts:path}/run.sh", "{Permission: {Read: ALL}}", True),
+]
+
+
+@pytest.mark.parametrize(("script", "more", "found"), EXECUTED)
+def test_what_is_executed_must_be_executable(script: str, more: str, found: bool) -> None:
+    recipe = yaml.safe_load(GOOD)
+    recipe["Manifests"][0]["Lifecycle"]["run"]["Script"] = script
+    recipe["Manifests"][0]["Artifacts"] = [{"URI": "s3://B/run.sh", **yaml.safe_load(more)}]
+    codes = [each.code for each in findings_of(yaml.safe_dump(recipe, sort_keys=False))]
+    assert ("not-executable" in codes) is found
+
+
+def test_every_finding_has_a_test() -> None:
+    """Each code that the rules give is in a table above or in a test of this file."""
+    tested = Path(__file__).read_text()
+    files = [Path(str(module.__file__)) for module in (recipe_rules, portability_rules, checks)]
+    calls = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    named = [each for each in calls if isinstance(each.func, ast.Attribute) and each.func.attr in ("error", "warning")]
+    given = {each.args[0].value for each in named if isinstance(each.args[0], ast.Constant)}
+    assert len(given) > 50
+    assert {code for code in given if f'"{code}"' not in tested} == set()
 
 
 def test_json_recipes_have_lines_too() -> None:
