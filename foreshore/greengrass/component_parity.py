@@ -35,7 +35,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("End of a deployment", "partly",
      "components must stay as asked for 0.3 s; the nucleus looks once a second"),
     ("S3 artifacts", "partly", "taken from the project's folders or from an artifact folder, never from S3; Digest is "
-     "checked; docker: and Lambda artifacts are NotEmulated"),
+     "checked, Permission is set as the nucleus sets it; docker: and Lambda artifacts are NotEmulated"),
     ("greengrass-cli", "partly", "AWS's own Java program drives every verb of component, deployment, logs, pubsub and "
      "iotcore; get-debug-password answers, but no debug console is behind it; AuthorizedPosixGroups is not read"),
     ("Components of AWS's", "partly",
