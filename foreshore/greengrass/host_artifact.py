@@ -19,7 +19,16 @@ from foreshore.errors import UserError
 HOST_NAME = "lambda_host.pyz"
 _PACKAGE = "foreshore_lambda_host"
 _SOURCE = Path(__file__).parent / "lambda_host"
-_MAIN = "import sys\n\nfrom foreshore_lambda_host.main import main\n\nsys.exit(main())\n"
+_MAIN = """import sys
+
+if "--worker" in sys.argv:
+    from foreshore_lambda_host.worker import work
+
+    sys.exit(work(int(sys.argv[-1])))
+from foreshore_lambda_host.main import main
+
+sys.exit(main())
+"""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

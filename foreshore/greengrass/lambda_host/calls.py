@@ -123,15 +123,3 @@ class Calls:
                 answers.put((base64.b64decode(body["payload"]), str(body["error"])))
         except (ValueError, KeyError, TypeError) as error:
             log.error("a result on %s is malformed: %r", event.topic, error)
-
-
-def encode_result(result: Any, encoding: str) -> bytes:
-    """A handler's return value as bytes. Raises TypeError for what JSON can't hold."""
-    if encoding == "binary" and isinstance(result, (bytes, bytearray)):
-        return bytes(result)
-    return json.dumps(result).encode()
-
-
-def encode_error(error: BaseException) -> bytes:
-    """A handler's exception as Lambda tells it."""
-    return json.dumps({"errorMessage": str(error), "errorType": type(error).__name__}).encode()

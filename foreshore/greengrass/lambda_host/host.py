@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from .calls import Calls, encode_error, encode_result
+from .calls import Calls
 from .inbox import Inbox
 from .invocation import Handler, TimedOut, arm, handler_traceback, invoke
 from .outbox import Outbox
 from .parameters import Parameters
+from .results import encode_error, encode_result
 from .wire import Disconnected, Event, TraceSlot
 
 log = logging.getLogger("foreshore_lambda_host")

@@ -45,10 +45,6 @@ V1_ENVIRONMENT = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the host until it is told to stop; give the exit code."""
     options = _parse(arguments)
-    if options.worker is not None:
-        from .worker import work
-
-        return work(options.worker)
     configure_logging(options.log_level)
     try:
         return run(options)
@@ -59,11 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="lambda_host", description="Run a Lambda handler as a Greengrass component.")
-    parser.add_argument("--handler", required="--worker" not in (arguments or sys.argv), metavar="MODULE.FUNCTION")
+    parser.add_argument("--handler", required=True, metavar="MODULE.FUNCTION")
     parser.add_argument("--code", metavar="DIR", default=os.path.dirname(os.path.abspath(sys.argv[0])))  # noqa: PTH100, PTH120
     parser.add_argument("--packages", metavar="DIR", default="", help="folder of pip-installed requirements")
     parser.add_argument("--client", choices=("awsiotsdk", "slim"), default="awsiotsdk")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--name", default=Path.cwd().name, help="function name (default: the component's)")
     parser.add_argument("--log-level", default=os.environ.get("LOG_LEVEL", "INFO"))
     return parser.parse_args(arguments)
@@ -107,7 +102,8 @@ def prepare(
     if parameters.invocable:
         calls.accept_invocations()
     if not parameters.pinned:
-        from .pool import Pool, Setup, own_argv  # what it imports costs a pinned function memory
+        from .pool import Pool, own_argv  # what it imports costs a pinned function memory
+        from .setup import Setup
 
         setup = Setup(
             options.handler, arn, parameters.encoding, parameters.timeout_s, environment, paths, options.log_level

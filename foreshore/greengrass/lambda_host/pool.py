@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
-from .calls import Calls, encode_error
+from .calls import Calls
 from .host import conclude
 from .inbox import Inbox
 from .outbox import Outbox
+from .pipe import Pipe
+from .results import encode_error
+from .setup import Setup
 from .wire import Event, TraceSlot
 
 log = logging.getLogger("foreshore_lambda_host")
@@ -32,18 +33,6 @@ END_LIMIT_S = 1.0
 KILL_AFTER_S = 0.5
 HOPELESS = 3
 Invoke = Callable[[str, bytes, Mapping[str, Any], str], "tuple[bytes, str]"]
-
-
-class Setup(NamedTuple):
-    """What an instance is told first. `environment` is complete; `paths` go before sys.path."""
-
-    handler: str
-    arn: str
-    encoding: str
-    timeout_s: float
-    environment: dict[str, str]
-    paths: list[str]
-    log_level: str
 
 
 class Instance:
@@ -56,9 +45,8 @@ class Instance:
             self.process = subprocess.Popen(
                 [*argv, "--worker", str(descriptor)], pass_fds=[descriptor], stdin=subprocess.DEVNULL
             )
-        self._socket = ours
         self._sending = threading.Lock()
-        self.pipe = Connection(os.dup(ours.fileno()))
+        self.pipe = Pipe(ours)
         self.idle_since = time.monotonic()
         self.deadline: float | None = None
         self.ready = False
@@ -91,7 +79,6 @@ class Instance:
                     self._send(("answer", *self._pool.call(self, *rest)))
         except (EOFError, OSError):
             self._pool.on_gone(self)
-        self._socket.close()
         self.pipe.close()
         try:
             self.process.wait(END_LIMIT_S)
@@ -102,7 +89,7 @@ class Instance:
     def end(self) -> None:
         """Close the pipe: an idle instance ends."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.pipe.end()
         except OSError:
             self.process.kill()
 

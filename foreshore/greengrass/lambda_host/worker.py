@@ -1,4 +1,7 @@
-"""An instance of an on-demand function: `--worker FD` runs the handler for messages that come over a pipe."""
+"""An instance of an on-demand function: `--worker FD` runs the handler for messages that come over a pipe.
+
+There may be a hundred of them, so it imports nothing of the host's that it does not need.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from typing import Any
 
-from .calls import encode_error, encode_result
 from .invocation import Handler, TimedOut, arm, handler_traceback, invoke
 from .loading import configure_logging, load_handler
-from .pool import Setup
+from .pipe import Pipe
+from .results import encode_error, encode_result
+from .setup import Setup
 from .wire import Event
 
 log = logging.getLogger("foreshore_lambda_host")
@@ -25,7 +29,7 @@ log = logging.getLogger("foreshore_lambda_host")
 class Backend:
     """The pipe to the host process: messages come on `events`, answers to calls to whoever called. A thread reads."""
 
-    def __init__(self, pipe: Connection, failure: type[Exception]) -> None:
+    def __init__(self, pipe: Pipe, failure: type[Exception]) -> None:
         self._pipe = pipe
         self._failure = failure
         self._calling = threading.Lock()
@@ -66,7 +70,7 @@ def work(descriptor: int) -> int:
     """Handle messages until the pipe is closed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe = Connection(descriptor)
+    pipe = Pipe(socket.socket(fileno=descriptor))
     setup = Setup(*pipe.recv())
     configure_logging(setup.log_level)
     os.environ.update(setup.environment)
