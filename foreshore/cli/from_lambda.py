@@ -26,6 +26,9 @@ REQUIREMENTS = {"awsiotsdk": "awsiotsdk>=1.31\ngreengrasssdk>=1.6.1\n", "slim": 
 @click.option("--subscriptions", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Configuration of the legacy subscription router: JSON or YAML with `subscriptions`.")  # fmt: skip
 @click.option("--invokes", multiple=True, metavar="FUNCTION", help="A function that this one invokes; may be repeated.")
+@click.option("--shadow", "shadows", multiple=True, metavar="THING[/NAME]",
+              help="A shadow that it reads and writes; may be repeated.")  # fmt: skip
+@click.option("--secret", "secrets", multiple=True, metavar="NAME|ARN", help="A secret that it reads; may be repeated.")
 @click.option("--client", type=click.Choice(("awsiotsdk", "slim")), default="awsiotsdk", show_default=True,
               help="The IPC client of the host.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
@@ -38,6 +41,8 @@ def command(
     routes: tuple[str, ...],
     subscriptions: Path | None,
     invokes: tuple[str, ...],
+    shadows: tuple[str, ...],
+    secrets: tuple[str, ...],
     client: str,
     force: bool,
 ) -> None:
@@ -54,6 +59,8 @@ def command(
         _document(subscriptions).get("subscriptions") if subscriptions else None,
         client,
         invokes,
+        shadows,
+        secrets,
     )
     for path in write(converted, code_folder, project, client, force):
         click.echo(f"wrote {path}")

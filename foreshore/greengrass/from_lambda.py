@@ -23,6 +23,8 @@ _KEPT = (
     "statusTimeoutInSeconds", "inputPayloadEncodingType", "environmentVariables",
 )  # fmt: skip
 HOST = "lambda_host.pyz"
+SHADOWS = "aws.greengrass.ShadowManager"
+SECRETS = "aws.greengrass.SecretManager"
 
 
 @dataclass(slots=True)
@@ -50,8 +52,11 @@ def convert(
     subscriptions: Mapping[str, Mapping[str, str]] | None = None,
     client: str = "awsiotsdk",
     invokes: Sequence[str] = (),
+    shadows: Sequence[str] = (),
+    secrets: Sequence[str] = (),
 ) -> Converted:
-    """Make the recipe. `invokes` names the functions that this one invokes through the greengrasssdk Lambda client.
+    """Make the recipe. `invokes` names the functions that this one invokes through the greengrasssdk Lambda client,
+    `shadows` the things (`THING` or `THING/NAME`) and `secrets` the names or ARNs that it reads and writes by it.
 
     Raises UserError(`lambda-definition`) when the definition can't be one.
     """
@@ -77,6 +82,10 @@ def convert(
     configuration["accessControl"] = access_control(
         name, [*configuration["eventSources"], *heard], [*configuration["routes"], *said]
     )
+    configuration["accessControl"] |= _state_access(name, shadows, secrets)
+    for parts, component in ((shadows, SHADOWS), (secrets, SECRETS)):
+        if parts:
+            notes.append(f"the deployment needs {component}, which nucleus lite does not have")
     recipe: dict[str, Any] = {
         "RecipeFormatVersion": "2020-01-25",
         "ComponentName": name,
@@ -205,6 +214,26 @@ def access_control(
                 }
         if policies:
             found[service] = policies
+    return found
+
+
+def _state_access(name: str, shadows: Sequence[str], secrets: Sequence[str]) -> dict[str, Any]:
+    """Policies for the shadow and secret calls of greengrasssdk."""
+    found: dict[str, Any] = {}
+    resources = []
+    for shadow in shadows:
+        thing, _, shadow_name = shadow.partition("/")
+        resources.append(f"$aws/things/{thing}/shadow" + (f"/name/{shadow_name}" if shadow_name else ""))
+    verbs = ("GetThingShadow", "UpdateThingShadow", "DeleteThingShadow")
+    for service, operations, items in ((SHADOWS, verbs, resources), (SECRETS, ("GetSecretValue",), list(secrets))):
+        if items:
+            found[service] = {
+                f"{name}:{service.rpartition('.')[2]}:1": {
+                    "policyDescription": f"Allows {', '.join(operations)}.",
+                    "operations": [f"aws.greengrass#{each}" for each in operations],
+                    "resources": items,
+                }
+            }
     return found
 
 

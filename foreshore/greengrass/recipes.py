@@ -189,6 +189,8 @@ class _Fields:
         if not isinstance(value, list):
             raise self.wrong(key, f"{_PROPER.get(key, key)} must be a list", "begin each item with '- '")
         path = (*self.path, self.spelled[key])
+        if None in value:
+            raise self.wrong(key, f"{_PROPER[key]} contains one or more null element(s)", "take the empty item out")
         return [_Fields(self.document, (*path, index), item) for index, item in enumerate(value)]
 
 

@@ -95,6 +95,7 @@ BAD = [
     (YAML.replace("SOFT", "WEAK"), "no dependency type", 11),
     (YAML.replace("Unarchive: zip", "Unarchive: rar"), "no way to unarchive", 18),
     (YAML.partition("Manifests:")[0] + "Manifests: {Name: linux}\n", "Manifests must be a list", 13),
+    (YAML.partition("Manifests:")[0] + "Manifests:\n  -\n", "Manifests contains one or more null element(s)", 13),
     (YAML.replace("URI:", "Url:"), "has no Manifests.0.Artifacts.0.URI", 18),
     (YAML.replace("Me\n", "*me\n"), "", 5),
     (YAML + "\tx: 1", "", 20),

@@ -93,3 +93,20 @@ def test_a_nested_folder_becomes_a_zip(tmp_path: Path) -> None:
         CliRunner().invoke(command, [*arguments[:-1], "nothing.handler"], catch_exceptions=False)
     with pytest.raises(UserError, match="expected FILTER="):
         CliRunner().invoke(command, [*arguments, "--route", "x"], catch_exceptions=False)
+
+
+def test_shadows_and_secrets_are_let_through_when_named() -> None:
+    found = convert(
+        {"lambdaArn": ARN},
+        Code("a.b", ("a.py",)),
+        shadows=["RobotArm_Thing", "lamp/color"],
+        secrets=["door-code"],
+    )
+    access = found.recipe["ComponentConfiguration"]["DefaultConfiguration"]["accessControl"]
+    (policy,) = access["aws.greengrass.ShadowManager"].values()
+    assert policy["resources"] == ["$aws/things/RobotArm_Thing/shadow", "$aws/things/lamp/shadow/name/color"]
+    assert "aws.greengrass#UpdateThingShadow" in policy["operations"]
+    (policy,) = access["aws.greengrass.SecretManager"].values()
+    assert (policy["operations"], policy["resources"]) == (["aws.greengrass#GetSecretValue"], ["door-code"])
+    assert sum("nucleus lite does not have" in note for note in found.notes) == 2
+    assert "aws.greengrass.ShadowManager" not in convert({"lambdaArn": ARN}, Code("a.b", ("a.py",))).recipe
