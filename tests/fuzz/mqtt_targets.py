@@ -146,6 +146,9 @@ def _converse(profile, access, version, connected, stream, size):
     for _ in range(3):
         edge.now += AGE
         edge.wheel.advance(edge.now)
+        for connection in (neighbour, client):
+            if edge.now - connection.heard >= connection.silence:
+                connection.was_silent()
         edge.flush()
     assert neighbour.state == CLOSED
     assert set(edge.sessions) <= {one for one, session in edge.sessions.items() if session.expiry_s == 0xFFFFFFFF}

@@ -143,6 +143,7 @@ class DeviceLink(asyncio.Protocol):
 
     def _over(self) -> None:
         self._state = "over"
+        self._listener.broker.links.discard(self)
         self.connection.lost()
         self._listener.broker.wake()
         self._tell("closed", detail="advisor" if self._was_cut else "device")
@@ -232,6 +233,8 @@ class DeviceLink(asyncio.Protocol):
     def _pass_on(self, data: bytes) -> None:
         if self._state != "open" or self.transport.is_closing():
             return
+        # From its first packet on the broker watches over its keep-alive; a CONNECT that is withheld may wait.
+        self._listener.broker.links.add(self)
         self.connection.feed(data)
         self._listener.broker.wake()
 

@@ -13,7 +13,7 @@ import ssl as ssl_module
 import time
 from asyncio import sslproto
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from foreshore.database import Database
 from foreshore.errors import PeerError
@@ -257,7 +257,13 @@ class WebSocketLink(asyncio.Protocol):
             self.transport.resume_reading()
 
 
-AnyLink = SocketLink | WebSocketLink
+class AnyLink(Protocol):
+    """A link that the broker watches over: it closes those that are silent for too long, and all when it stops."""
+
+    connection: Connection
+    transport: asyncio.Transport
+
+    def close(self) -> None: ...
 
 
 def _close_soon(transport: asyncio.Transport) -> None:

@@ -192,6 +192,8 @@ def test_another_device_at_the_endpoint_is_served_and_not_watched(bench):
     sent = client.publish("other/readings", "1", 1)
     sent.wait_for_publish(20)
     assert sent.is_published()
+    broker = bench.edge.iot.broker
+    assert [link.connection.peer.client_id for link in broker.links] == ["other"]  # its keep-alive is watched
     bench.api.stop_suite_run(**run)
     assert bench.finish(run)["status"] == "STOPPED"
     client.disconnect()
