@@ -33,7 +33,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Load(NamedTuple):
-    """One load: arguments of mqtt_load, and the gate (our CPU a message against Mosquitto's, at least)."""
+    """One load: arguments of mqtt_load, and the gate: Mosquitto's CPU by ours; for connects our rate by its."""
 
     name: str
     mode: str
@@ -157,6 +157,9 @@ def report_load(load: Load, rows: list[tuple[str, dict[str, float]]]) -> list[st
         if reference is not None and name.startswith("foreshore") and row["cpu_us"]:
             ratio = reference["cpu_us"] / row["cpu_us"]
             text += f"  {ratio:.2f} times mosquitto's economy"
+            if load.mode == "connect":
+                ratio = row["rate"] / reference["rate"]
+                text += f", {ratio:.2f} times its rate"
             if load.gate is not None and name == "foreshore, full":
                 text += f"  gate {load.gate}: {'holds' if ratio >= load.gate else 'MISSED'}"
                 if ratio < load.gate:

@@ -55,6 +55,8 @@ class Identity:
     """One connection's (or HTTPS request's) principal.
 
     `policies` is None for a principal whose policies come from the registry; a custom authorizer brings its own.
+    `context` has the variables of this connection; those of the `certificate` and its thing are added when a policy
+    asks for any.
     """
 
     principal: str
@@ -62,6 +64,7 @@ class Identity:
     client_id: str | None
     context: Context
     wants_trace: bool = False
+    certificate: Context | None = None
     policies: tuple[Policy, ...] | None = None
     thing: str | None = None
     exclusive_thing: str | None = None
@@ -205,13 +208,12 @@ class PolicyAccess:
             if len(self._contexts) >= MAX_CERTIFICATES:
                 self._contexts.clear()
             known = self._contexts[identifier] = certificate_context(der)
-        context = dict(known)
-        context["aws:sourceip"] = source_ip
+        context: Context = {"aws:sourceip": source_ip}
         if client_id is not None:
             context["iot:clientid"] = client_id
         if domain:
             context["iot:domainname"] = domain
-        return Identity(identifier, arn, client_id, context)
+        return Identity(identifier, arn, client_id, context, certificate=known)
 
     def may_publish(self, identity: object, topic: str, retain: bool, /) -> bool:
         """Publish, and RetainPublish for retained messages."""
@@ -280,9 +282,11 @@ class PolicyAccess:
         identity.exclusive_thing = standing.exclusive_thing
         identity.in_force = standing.in_force
         identity.wants_trace = standing.wants_trace
-        identity.decisions = standing.decisions if standing.is_shared else None
+        if standing.is_shared:
+            identity.decisions = standing.decisions
+            return
         forget_thing(identity.context)
-        identity.context.update(standing.context)
+        identity.context = {**(identity.certificate or {}), **identity.context, **standing.context}
 
     def _standing(self, identity: Identity, thing: Document | None) -> Standing:
         arn, name = identity.principal_arn, thing["thingName"] if thing else None

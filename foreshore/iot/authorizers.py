@@ -187,6 +187,8 @@ class Authorizers:
 
     def authorize(self, request: ConnectRequest) -> Awaitable[ConnectDecision] | None:
         """The decision of the authorizer that a connection names or falls to; None when there is none."""
+        if request.certificate is not None and says_nothing(request):
+            return None
         values = credentials_of(request)
         named = values.get(NAME)
         if named is None and (request.certificate is not None or request.authorization):
@@ -291,6 +293,12 @@ async def _refused() -> ConnectDecision:
 
 def _text(document: Any) -> str:
     return document if isinstance(document, str) else orjson.dumps(document).decode()
+
+
+def says_nothing(request: ConnectRequest) -> bool:
+    """Whether there is no place where a client could say something to an authorizer."""
+    no_query = request.username is None or "?" not in request.username
+    return no_query and not request.http_headers and not request.http_query
 
 
 def credentials_of(request: ConnectRequest) -> dict[str, str]:

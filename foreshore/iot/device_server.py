@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from foreshore.errors import AwsError
 from foreshore.http import Handler, Request, Response, Server, ServerProtocol
+from foreshore.iot.mqtt.connection import CONNECT_TIMEOUT_S
 from foreshore.iot.mqtt.server import Broker, SocketLink
 from foreshore.seams import Invoke, InvokeResult
 
@@ -32,7 +33,13 @@ class DeviceServer(Server):
         """Bind and listen; give the port. Raises OSError when it is taken."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _ByAlpn(self), host, port, ssl=ssl, backlog=4096, reuse_address=True
+            lambda: _ByAlpn(self),
+            host,
+            port,
+            ssl=ssl,
+            backlog=4096,
+            reuse_address=True,
+            ssl_handshake_timeout=CONNECT_TIMEOUT_S if ssl is not None else None,
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port

@@ -46,13 +46,13 @@ class Presence:
         is_heard: Callable[[str], bool] = lambda topic: True,
     ) -> None:
         self._publish = publish
-        self._is_heard = is_heard
+        self.is_heard = is_heard
         self._wall_ms = wall_ms
         self.clients: dict[str, Connectivity] = {}
         self.on_change: Callable[[str], None] = lambda thing: None
 
     def _is_wanted(self, client_id: str) -> bool:
-        return self._is_heard("$aws/events/") and "#" not in client_id and "+" not in client_id
+        return self.is_heard("$aws/events/") and "#" not in client_id and "+" not in client_id
 
     def _send(self, topic: str, event: dict[str, Any]) -> None:
         self._publish(Publication(topic, orjson.dumps(event), timestamp_ms=event["timestamp"]))
@@ -83,8 +83,8 @@ class Presence:
 
     def connected(self, client: ClientInfo, /) -> None:
         """A client has connected."""
-        now = self._wall_ms()
-        self._note(client, Connectivity(True, now, thing=_thing_of(client), client=client))
+        now = client.connected_ms
+        self._note(client, Connectivity(True, now, "", _thing_of(client), client))
         if not self._is_wanted(client.client_id):
             return
         event = self._event(client, "connected", now)
@@ -95,12 +95,18 @@ class Presence:
     def disconnected(self, client: ClientInfo, reason: DisconnectReason, client_initiated: bool, /) -> None:
         """A connection has ended."""
         now = self._wall_ms()
+        thing = _thing_of(client)
         current = self.clients.get(client.client_id)
         # After a takeover the new connection stands; the old one's end changes nothing of it.
-        if current is None or current.client is None or current.client.session_identifier == client.session_identifier:
-            self._note(client, Connectivity(False, now, reason, _thing_of(client), client))
-        if not self._is_wanted(client.client_id):
-            return
+        if current is None or current.client is client:
+            self._note(client, Connectivity(False, now, reason, thing, client))
+        if self._is_wanted(client.client_id):
+            self._tell_disconnected(client, reason, client_initiated, now)
+        client.identity = None  # What is remembered of it should be small.
+
+    def _tell_disconnected(
+        self, client: ClientInfo, reason: DisconnectReason, client_initiated: bool, now: int
+    ) -> None:
         event = self._event(client, "disconnected", now)
         event["clientInitiatedDisconnect"] = client_initiated
         event["disconnectReason"] = reason

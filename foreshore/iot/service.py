@@ -150,9 +150,7 @@ class IotCore:
         profile: Profile,
         rate_limits: bool,
     ) -> None:
-        self.presence = Presence(
-            self.publish, lambda: time.time_ns() // 1_000_000, lambda topic: self.broker.is_heard(topic)
-        )
+        self.presence = Presence(self.publish, lambda: time.time_ns() // 1_000_000)
         self.presence.on_change = lambda thing: self._indexed_changed("connectivity")
         self.broker = Broker(
             profile=profile,
@@ -162,6 +160,7 @@ class IotCore:
             span=span,
             rate_limits=rate_limits,
         )
+        self.presence.is_heard = self.broker.is_heard
         self.ground.listeners.append(self.access.invalidate)
         self.ground.listeners.append(self.broker.invalidate_access)
         self.engine = Engine(

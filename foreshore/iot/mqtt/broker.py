@@ -152,7 +152,9 @@ class Core:
         limits, will = self.limits, packet.will
         if not packet.client_id and packet.version == 4 and not packet.clean:
             return reason.CLIENT_ID_NOT_VALID  # 3.1.1 [MQTT-3.1.3-8]
-        if limits.max_client_id and len(packet.client_id.encode()) > limits.max_client_id:
+        if 0 < limits.max_client_id < len(packet.client_id) * 4 and (
+            len(packet.client_id.encode()) > limits.max_client_id
+        ):
             return reason.CLIENT_ID_NOT_VALID
         if p.AUTH_METHOD in packet.properties:
             return reason.BAD_AUTHENTICATION_METHOD  # [MQTT-4.12.0-1]
@@ -277,10 +279,9 @@ class Core:
             self._versions.clear()
         version = self._versions[request.client_id] = self._versions.get(request.client_id, -1) + 1
         return ClientInfo(
-            client_id=request.client_id, principal=session.principal, source_ip=request.source_ip,
-            listener=request.listener, username=request.username, protocol_level=packet.version, clean=packet.clean,
-            keep_alive=connection.keep_alive, session_identifier=self.new_ids()[0], version_number=version,
-            connected_ms=self.wall_ms(), session_expiry_s=session.expiry_s, identity=session.identity,
+            request.client_id, session.principal, request.source_ip, 0, request.listener, request.username,
+            packet.version, packet.clean, connection.keep_alive, self.new_ids()[0], version, self.wall_ms(),
+            session.expiry_s, True, session.identity,
         )  # fmt: skip
 
     def _connack_properties(self, connection: Connection, packet: codec.Connect) -> Properties:

@@ -32,7 +32,7 @@ from foreshore.iot.mqtt.access import (
     SilentObserver,
 )
 from foreshore.iot.mqtt.broker import Core
-from foreshore.iot.mqtt.connection import NEW, Connection
+from foreshore.iot.mqtt.connection import CONNECT_TIMEOUT_S, NEW, Connection
 from foreshore.iot.mqtt.faults import Faults
 from foreshore.iot.mqtt.limits import PROFILES, Limits, Profile
 from foreshore.iot.mqtt.session import Message
@@ -352,7 +352,13 @@ class Broker(Core):
             if ssl.sni_callback is None:
                 ssl.sni_callback = _note_sni
         server = await loop.create_server(
-            lambda: SocketLink(self, kind), host, port, ssl=ssl, backlog=BACKLOG, reuse_address=True
+            lambda: SocketLink(self, kind),
+            host,
+            port,
+            ssl=ssl,
+            backlog=BACKLOG,
+            reuse_address=True,
+            ssl_handshake_timeout=CONNECT_TIMEOUT_S if ssl is not None else None,
         )
         self._servers.append(server)
         self._start_ticking()
