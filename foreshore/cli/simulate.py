@@ -77,19 +77,21 @@ def replay(
             await registrar.close()
 
     made = asyncio.run(identities())
-    host, port = _listener(ends, target, thing)
-    fleet = Fleet(scenario, host, port, Path(folder).resolve() / ends["ca"], made)
+    host, port, ca = _listener(ends, target, thing)
+    fleet = Fleet(scenario, host, port, Path(folder).resolve() / ca, made)
     if not show_progress:
         return fleet.run()
     return _with_progress(fleet)
 
 
-def _listener(ends: dict[str, Any], target: str, thing: str | None) -> tuple[str, int]:
-    cores = ends.get("cores", {})
+def _listener(ends: dict[str, Any], target: str, thing: str | None) -> tuple[str, int, str]:
+    """Host, port and CA file of the listener that the fleet connects to."""
+    cores, ca = ends.get("cores", {}), ends["ca"]
     if target == "iot":
         where = ends.get("mqtts", "")
     elif cores:
-        where = cores[chosen_core(list(cores), thing)].get("mqtts", "")
+        core = cores[chosen_core(list(cores), thing)]
+        where, ca = core.get("mqtts", ""), core.get("ca", ca)
     else:
         where = ""
     host, _, port = where.rpartition(":")
@@ -97,7 +99,7 @@ def _listener(ends: dict[str, Any], target: str, thing: str | None) -> tuple[str
         raise UserError(
             f"this edge has no {target} listener", code="not-running", mend="start it with the rooms iot and greengrass"
         )
-    return host, int(port)
+    return host, int(port), ca
 
 
 def _with_progress(fleet: Fleet) -> list[Report]:

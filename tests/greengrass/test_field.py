@@ -471,6 +471,21 @@ def test_messages_are_kept_while_the_link_is_away_and_drain_in_order(world, lamp
         cloud.loop_stop()
 
 
+def test_the_cloud_reaches_devices(world, keeper):
+    with Paho(world, "north", "keeper", keeper, version=paho.MQTTv5) as device:
+        assert not device.subscribe("lamps/down").is_failure
+        until(lambda: publish_and_hear(world.edge.boto3("iot-data"), device))
+
+
+def publish_and_hear(cloud, device):
+    """The core subscribes in its own time, so the cloud says it until it is heard."""
+    cloud.publish(topic="lamps/down", qos=1, payload=b"off")
+    try:
+        return device.messages.get(timeout=0.5).payload == b"off"
+    except queue.Empty:
+        return False
+
+
 def test_a_deployment_changes_what_devices_may(world):
     other = world.thing("other", core="south")
     with Paho(world, "south", "other", other, version=paho.MQTTv5) as device:
