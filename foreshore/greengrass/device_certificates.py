@@ -34,6 +34,10 @@ DEFAULT_VALIDITY_S = 7 * 86_400
 MIN_VALIDITY_S = 60
 MAX_VALIDITY_S = 10 * 86_400
 RENEW_BEFORE = timedelta(days=1)
+_CA_USAGE = x509.KeyUsage(
+    digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 _AUTHORITY = ("privateKeyUri", "certificateUri", "certificateChainUri")
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -157,7 +161,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def make_ca(key: PrivateKey, now: datetime) -> x509.Certificate:
-    """A CA certificate signed by itself."""
+    """A CA certificate signed by itself, with a key usage: verifiers that keep RFC 5280 to the letter ask for one."""
     name = _name(CA_NAME)
     return (
         x509.CertificateBuilder()
@@ -168,6 +172,7 @@ def make_ca(key: PrivateKey, now: datetime) -> x509.Certificate:
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_CA_USAGE, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )

@@ -401,6 +401,18 @@ def test_two_cores_each_with_its_own(world, lamp):
         context.wrap_socket(plain, server_hostname="localhost")
 
 
+def test_strict_verifiers_trust_the_listener(world):
+    """Python 3.13 and later verify so by default."""
+    for ca in (world.ca("north"), world.edge.ca):
+        context = ssl.create_default_context(cafile=ca)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        with (
+            socket.create_connection(("localhost", world.port("north"))) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
+            assert tls.version()
+
+
 def test_shadows_through_the_core(world, lamp):
     """The SDK's shadow client on the core's listener; the bridge hands it on to the shadow manager."""
     options = {
