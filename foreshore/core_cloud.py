@@ -99,6 +99,11 @@ class CloudCore:
         document = replace(read_document(order.document, "deployment"), memberships=order.memberships)
         return await self._supervisor.wait(await self._supervisor.deploy_document(document, order.id))
 
+    def cancel(self, identifier: str, /) -> None:
+        """Give up a deployment, if it is there and not over."""
+        if identifier in self._supervisor.deployer.deployments:
+            self._supervisor.deployer.cancel(identifier)
+
     async def _fetch(self, recipe: Recipe, folder: Path, read: ReadArtifact) -> None:
         """The artifacts of the manifest for this platform, each with its digest checked."""
         target = folder / recipe.name / str(recipe.version)

@@ -247,14 +247,14 @@ class Deployments:
             self._store.put("group-core", f"{target} {thing}", {"thing": thing})
             self.set_execution(execution, "SUCCEEDED", reason)
 
-    def review(self) -> None:
+    def review(self) -> list[Item]:
         """Queue the latest deployments for cores that joined their targets, forget what waits for those that left, and
-        make executions TIMED_OUT whose time is over."""
+        make executions TIMED_OUT whose time is over; give these."""
         for identifier in list(self._latest.values()):
             item = self._store.get("deployment", identifier)
             if item is not None and item["deploymentStatus"] != "CANCELED":
                 self._match(item)
-        now = self._ground.clock()
+        now, late = self._ground.clock(), []
         for execution in self._unfinished():
             if "begun" not in execution:
                 continue
@@ -262,6 +262,8 @@ class Deployments:
             deadline = rollouts.deadline_of(deployment.get("iotJobConfiguration", {}), execution["begun"])
             if deadline is not None and now >= deadline:
                 self.set_execution(execution, "TIMED_OUT", "The deployment did not end in time.")
+                late.append(execution)
+        return late
 
     def _match(self, item: Item) -> None:
         """Make a deployment's executions those of its target's things, and of those that have begun."""

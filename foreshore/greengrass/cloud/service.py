@@ -75,6 +75,10 @@ class CoreHandle(Protocol):
         """Carry an order out to its end; one that did not end is IN_PROGRESS. Raises UserError or AwsError."""
         ...
 
+    def cancel(self, identifier: str, /) -> None:
+        """Give up an order, if it is there and not over."""
+        ...
+
 
 class GreengrassCloud:
     """The service and its delivery."""
@@ -104,6 +108,7 @@ class GreengrassCloud:
         self._groups_of = groups_of
         self._say = say
         self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}
+        self._reviews: asyncio.Task[None] | None = None
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
@@ -119,6 +124,8 @@ class GreengrassCloud:
         """A core has connected: deliver to it from now on."""
         event = asyncio.Event()
         self._look(core, is_report=True)
+        if self._reviews is None:
+            self._reviews = asyncio.ensure_future(self._review_always())
         self._handles[core.thing] = (core, event, asyncio.ensure_future(self._serve(core, event)))
 
     async def unregister(self, thing: str) -> None:
@@ -132,6 +139,10 @@ class GreengrassCloud:
         """Stop delivering and close the store."""
         for thing in list(self._handles):
             await self.unregister(thing)
+        if self._reviews is not None:
+            self._reviews.cancel()
+            await asyncio.gather(self._reviews, return_exceptions=True)
+            self._reviews = None
         self.store.database.close()
 
     def _wake(self) -> None:
@@ -145,7 +156,6 @@ class GreengrassCloud:
         while True:
             try:
                 self._look(core)
-                self.deployments.review()
                 for execution in self.deployments.waiting(core.thing):
                     if not self.deployments.is_over(execution):
                         await self._carry_out(core, execution)
@@ -157,6 +167,18 @@ class GreengrassCloud:
             except TimeoutError:
                 continue
             event.clear()
+
+    async def _review_always(self) -> None:
+        """Once a second: deployments that cores join, leave, or take too long for."""
+        while True:
+            try:
+                for execution in self.deployments.review():
+                    if execution["thing"] in self._handles:
+                        self._handles[execution["thing"]][0].cancel(execution["deploymentId"])
+            except Exception as error:
+                # A full disk must not end the reviews.
+                self._say("ERROR", f"review of deployments: {type(error).__name__}: {error}")
+            await asyncio.sleep(LOOK_S)
 
     async def _carry_out(self, core: CoreHandle, execution: dict[str, Any]) -> None:
         identifier = execution["deploymentId"]
