@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foreshore.errors import UserError
+from foreshore.errors import NotEmulated, UserError
+from foreshore.greengrass.bridge import read_bridge
+from foreshore.greengrass.device_certificates import read_certificate_settings
 from foreshore.greengrass.device_groups import is_allowed, matches, read_groups, read_rule
 
 
@@ -123,3 +125,33 @@ def test_patterns_agree_with_a_regular_expression(pattern: str, text: str) -> No
 def test_services_must_agree() -> None:
     with pytest.raises(ValueError, match="is not same as resource"):
         is_allowed([], "lamp1", "mqtt:publish", "http:topic:a")
+
+
+KEYS = st.sampled_from(
+    [
+        "deviceGroups", "definitions", "policies", "selectionRule", "policyName", "operations", "resources", "p",
+        "formatVersion", "certificateAuthority", "certificates", "caType", "certificateUri", "privateKeyUri",
+        "serverCertificateValiditySeconds", "mqttTopicMapping", "topic", "source", "target", "mqtt", "version",
+        "mqtt5RouteOptions",
+    ]
+)  # fmt: skip
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.sampled_from(["thingName: a*", "p", "LocalMqtt", "IotCore", "mqtt5", "a/#", "file:///x", "http://[", "*"]),
+)  # fmt: skip
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(
+    st.recursive(
+        st.dictionaries(KEYS, LEAVES, max_size=4),
+        lambda inner: st.dictionaries(KEYS, st.one_of(inner, LEAVES, st.lists(LEAVES, max_size=2)), max_size=4),
+        max_leaves=12,
+    )
+)
+def test_any_configuration_is_read_or_refused(configuration: dict[str, Any]) -> None:
+    for reader in (read_groups, read_bridge, read_certificate_settings):
+        try:
+            reader(configuration)
+        except (UserError, NotEmulated) as error:
+            assert str(error)
