@@ -1,16 +1,18 @@
 """AWS's public Greengrass programs and samples, unmodified, against a running core: a table of what ran.
 
     python benchmarks/samples_greengrass.py [--profile lite] [--cli COMMAND] [--sdk DIR] [--core-sdk DIR]
-                                            [--stream-manager-sdk DIR] [--nucleus DIR] [--templates DIR] [--json]
+                                            [--stream-manager-sdk DIR] [--guide DIR] [--nucleus DIR] [--templates DIR]
+                                            [--json]
 
 Each option names a checkout (or, for `--cli`, the command that starts the program); what is not named is skipped and
 said so. Nothing of theirs is changed: what a sample leaves to its user (component names in a template, the topic that
 triggers it) is filled in as its documentation says. Exit 1 when something failed.
 
 - `--cli`: AWS's greengrass-cli, every verb.
-- `--sdk`: aws-iot-device-sdk-python-v2; its IPC sample as a component.
+- `--sdk`: aws-iot-device-sdk-python-v2; its IPC sample as a component, and its own RPC tests.
 - `--core-sdk`: aws-greengrass-core-sdk-python; its examples through `foreshore component from-lambda`.
 - `--stream-manager-sdk`: aws-greengrass-stream-manager-sdk-python; its samples as components.
+- `--guide`: aws-iot-greengrass-v2-developer-guide with `doc_source`; its IPC programs as components.
 - `--nucleus`: aws-greengrass-nucleus; recipes of its deployment tests, with what those tests assert.
 - `--templates`: aws-greengrass-component-templates; the Python templates, built as `gdk component build` does.
 """
@@ -18,6 +20,7 @@ triggers it) is filled in as its documentation says. Exit 1 when something faile
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import json
 import os
@@ -27,7 +30,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +68,6 @@ class Edge:
         self.ends: dict[str, Any] = json.loads(self._process.stdout.readline())
         self.root = Path(self.ends["cores"][THING]["root"])
         self.messages: list[tuple[str, bytes]] = []
-        self._arrived = threading.Event()
         self.cloud = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="watcher")
         self.cloud.on_message = lambda client, data, message: self._take(message.topic, message.payload)
         host, _, port = self.ends["mqtt"].rpartition(":")
@@ -272,6 +274,22 @@ def sdk_rows(edge: Edge, checkout: Path, work: Path) -> Iterator[Row]:
         return ""
 
     yield attempt("aws-iot-device-sdk-python-v2", script.name, run)
+    yield attempt("aws-iot-device-sdk-python-v2", "test/test_rpc.py, test/test_ggv2.py", lambda: rpc_tests(checkout))
+
+
+def rpc_tests(checkout: Path) -> str:
+    """The SDK's own tests of its RPC and Greengrass clients, against EchoTestRPC on our server; their last line."""
+    house = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(house), "EVENTSTREAM_ECHO_TEST": "1"}
+    service = [sys.executable, str(house / "tests/greengrass/echo_service.py"), "8033"]
+    with subprocess.Popen(service, stdout=subprocess.PIPE, env=environment) as echo:
+        assert echo.stdout is not None
+        echo.stdout.readline()
+        argv = [sys.executable, "-W", "ignore", "-m", "unittest", "test.test_rpc", "test.test_ggv2"]
+        result = subprocess.run(argv, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+        echo.kill()
+    assert result.returncode == 0, result.stderr[-600:]
+    return " ".join(result.stderr.split("\n")[-4:]).strip()
 
 
 STREAM_SAMPLES = {
@@ -515,6 +533,71 @@ def nucleus_rows(edge: Edge, checkout: Path, work: Path) -> Iterator[Row]:
         clear()
 
 
+# the developer guide
+
+BLOCK = re.compile(r"^([ \t]*)```\w*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+CALLS = re.compile(
+    r"((?:publish|subscribe)_to_\w+|(?:get|update|delete)_(?:thing|secret|conf)\w+|list_named\w+|defer_c\w+)\("
+)
+EVERY_SERVICE = ("ipc.pubsub", "ipc.mqttproxy", "ShadowManager", "SecretManager")
+GUIDE_COMPONENT = "com.example.Guide"
+
+
+def guide_rows(edge: Edge, checkout: Path, work: Path) -> Iterator[Row]:
+    """The IPC programs printed in the developer guide: each runs as a component and must not fail."""
+    edge.boto3("secretsmanager").create_secret(Name="guide-secret", SecretString='{"username": "u", "password": "p"}')
+    edge.boto3("iot").create_thing(thingName="MyThing")
+    for page in sorted((checkout / "doc_source").glob("*.md")):
+        for number, match in enumerate(BLOCK.finditer(page.read_text())):
+            code = textwrap.dedent(match[2])
+            if "awsiot.greengrasscoreipc" not in code or ("connect()" not in code and "ClientV2()" not in code):
+                continue
+            if "IPCUtils()" in code:
+                continue  # A fragment that needs the page's module before it.
+            item = f"{page.name} {next(iter(CALLS.findall(code)), '')}"
+            try:
+                ast.parse(code)
+            except SyntaxError:
+                yield Row("developer guide", item, "skipped", "the page's program is incomplete")
+                continue
+
+            def run(code: str = code, name: str = f"{page.stem}{number}") -> str:
+                return run_guide(edge, code, work / name)
+
+            yield attempt("developer guide", item, run)
+
+
+def run_guide(edge: Edge, code: str, folder: Path) -> str:
+    """Deploy one program; its last state."""
+    (folder / "source").mkdir(parents=True)
+    script = folder / "source/main.py"
+    # What the page leaves to its reader: the secret's ARN, arguments, configuration.
+    script.write_text(re.sub(r"'arn:aws:secretsmanager:[^']*'", "'guide-secret'", code))
+    (folder / "battery.json").write_text('{"battery_level": 80}')
+    arguments = "guide-secret" if "get_secret_value" in code else "test/topic hello"
+    if "battery_threshold" in code:
+        arguments = f"50 {folder / 'battery.json'}"
+    everything = {"p": {"operations": ["*"], "resources": ["*"]}}
+    recipe = script_recipe(GUIDE_COMPONENT, script, {f"aws.greengrass.{each}": everything for each in EVERY_SERVICE})
+    recipe["Manifests"][0]["Lifecycle"]["run"] += f" {arguments}"
+    recipe["ComponentConfiguration"]["DefaultConfiguration"]["smartLightDeviceNames"] = ["MyThing"]
+    try:
+        status = edge.deploy(*component(folder, recipe, {"main.py": script}), {"add": {GUIDE_COMPONENT: "1.0.0"}})
+        said = edge.log(GUIDE_COMPONENT)
+        assert status["status"] == "SUCCEEDED", said[-600:]
+        for _ in range(40):
+            state = next(x["state"] for x in edge.ask("GET", "components") if x["name"] == GUIDE_COMPONENT)
+            if state != "RUNNING":
+                break
+            time.sleep(0.1)
+        said = edge.log(GUIDE_COMPONENT)
+        assert state in ("RUNNING", "FINISHED") and "Traceback" not in said and "Exception" not in said, said[-600:]
+        return str(state)
+    finally:
+        edge.deploy(None, None, {"remove": [GUIDE_COMPONENT]})
+        (edge.root / f"logs/{GUIDE_COMPONENT}.log").unlink(missing_ok=True)
+
+
 # GDK templates
 
 
@@ -564,7 +647,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     suites: dict[str, Callable[[Edge, Any, Path], Iterator[Row]]] = {
         "cli": cli_rows, "sdk": sdk_rows, "core-sdk": example_rows, "stream-manager-sdk": stream_rows,
-        "nucleus": nucleus_rows, "templates": template_rows,
+        "guide": guide_rows, "nucleus": nucleus_rows, "templates": template_rows,
     }  # fmt: skip
     for name in suites:
         parser.add_argument(f"--{name}", metavar="COMMAND" if name == "cli" else "DIR")
