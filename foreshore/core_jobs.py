@@ -31,6 +31,11 @@ class DeploymentJobs:
         """Where a thing's execution stands."""
         self._iot.rollouts.report(job, thing, status, details)
 
+    def is_canceled(self, job: str, /) -> bool:
+        """Whether the job was canceled."""
+        found = self._iot.rollouts.jobs.get(job)
+        return found is not None and found["status"] == "CANCELED"
+
     def cancel(self, job: str, /) -> None:
         """Cancel a job that is not over."""
         found = self._iot.rollouts.jobs.get(job)

@@ -252,8 +252,13 @@ class Deployments:
         make executions TIMED_OUT whose time is over; give these."""
         for identifier in list(self._latest.values()):
             item = self._store.get("deployment", identifier)
-            if item is not None and item["deploymentStatus"] != "CANCELED":
-                self._match(item)
+            if item is None or item["deploymentStatus"] == "CANCELED":
+                continue
+            if item["deploymentStatus"] == "ACTIVE" and "iotJobId" in item and self._jobs.is_canceled(item["iotJobId"]):
+                with self._store.database.transaction():
+                    self._end(item)
+                continue
+            self._match(item)
         now, late = self._ground.clock(), []
         for execution in self._unfinished():
             if "begun" not in execution:

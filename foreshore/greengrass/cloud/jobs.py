@@ -27,6 +27,10 @@ class Jobs(Protocol):
         """Where a thing's execution stands; of a job that is gone, nothing."""
         ...
 
+    def is_canceled(self, job: str, /) -> bool:
+        """Whether somebody canceled the job, or its abort criteria did."""
+        ...
+
     def cancel(self, job: str, /) -> None:
         """Cancel a job that is not over."""
         ...

@@ -31,6 +31,9 @@ class Jobs:
     def report(self, job, thing, status, details):
         assert status in ("IN_PROGRESS", *OVER)
 
+    def is_canceled(self, job):
+        return job not in self.open_jobs
+
     def cancel(self, job):
         self.open_jobs.discard(job)
 

@@ -194,7 +194,9 @@ def test_a_deployment_to_a_group_is_an_iot_job(edge):
     until(lambda: part(client, following["deploymentId"])["coreDeviceExecutionStatus"] == "SUCCEEDED")
     execution = iot.describe_job_execution(jobId=following["iotJobId"], thingName=CORE)["execution"]
     assert execution["status"] == "SUCCEEDED"
-    client.cancel_deployment(deploymentId=following["deploymentId"])
+    iot.cancel_job(jobId=following["iotJobId"])
+    get = client.get_deployment
+    until(lambda: get(deploymentId=following["deploymentId"])["deploymentStatus"] == "CANCELED")
     jobs = iot.list_jobs(namespaceId="aws-gg-deployment", thingGroupName="jobs")["jobs"]
     assert {each["jobId"]: each["status"] for each in jobs} == {
         made["iotJobId"]: "CANCELED",
