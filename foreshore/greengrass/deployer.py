@@ -66,6 +66,7 @@ class Deployment:
         self.group = record.group
         self.status = record.status
         self.progress = record.progress
+        self.is_taken_up = False
         self.cancelled = asyncio.Event()
         self.over = asyncio.Event()
 
@@ -127,6 +128,7 @@ class Deployer:
         for record in journal.load():
             deployment = self.deployments[record.id] = Deployment(record)
             if record.status.status in UNFINISHED:
+                deployment.is_taken_up = True
                 if record.progress.attempts:
                     self._say("WARN", f"deployment {record.id} was interrupted and is taken up again")
                 self._queue.put_nowait(deployment)
@@ -177,11 +179,21 @@ class Deployer:
             self._keep(deployment)
         return f"Cancel request submitted. Deployment ID: {deployment_id}"
 
+    def supersede(self, group: str) -> None:
+        """Cancel what an earlier run left unfinished for a group, because a deployment of all of it follows: it would
+        undo them, and one that hangs must not keep it waiting."""
+        for deployment in self.deployments.values():
+            if deployment.is_taken_up and deployment.group == group and deployment.status.status in UNFINISHED:
+                self._say("WARN", f"deployment {deployment.id} of an earlier run is canceled: another one replaces it")
+                self.cancel(deployment.id)
+
     async def _work(self) -> None:
         while True:
             deployment = await self._queue.get()
             started = time.time_ns()
-            if not deployment.cancelled.is_set():
+            if deployment.cancelled.is_set():
+                _cancel(deployment.status)
+            else:
                 await self._carry_out(deployment)
             try:
                 self._on_over(deployment, started)

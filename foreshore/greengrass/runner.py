@@ -118,7 +118,9 @@ class Runner:
         level = "ERROR" if change.new in (State.ERRORED, State.BROKEN) else "INFO"
         shown = f"{change.old} -> {change.new}" + (f": {change.reason}" if change.reason else "")
         thread = f"{self.name}-lifecycle"
-        self.log.write(level, "service-set-state", change.reason, contexts, thread=thread, shown=shown)
+        self.log.write(
+            level, "service-set-state", change.reason.removesuffix("."), contexts, thread=thread, shown=shown
+        )
         self._on_change(self.name, change)
 
     def _contexts(self, step: Step | None = None) -> dict[str, object]:
@@ -202,11 +204,13 @@ class Runner:
         timer = self._timers.pop((name, run), None)
         if timer is not None:
             timer.cancel()
-        level = "INFO" if code == 0 else "WARN"
-        contexts = {"exitCode": code, **self._contexts(step)}
-        how = f"{name.capitalize()} script was ended by {_signal_name(code)}" if code < 0 else ""
-        message = how or f"{name.capitalize()} script exited"
-        self.log.write(level, "", message, contexts, thread=f"{self.name}-lifecycle")
+        # As the nucleus's process tells it: 128 and the signal's number when one ended it.
+        contexts = {"exitCode": code if code >= 0 else 128 - code, **self._contexts()}
+        message = f"{name.capitalize()} script exited"
+        shown = (
+            f"{name.capitalize()} script was ended by {_signal_name(code)}" if code < 0 else f"{message}: code {code}"
+        )
+        self.log.write("INFO", "", message, contexts, thread=f"{self.name}-lifecycle", shown=shown)
         self.post(StepEnded(name, run, code))
 
     def _timed_out(self, name: str, run: int) -> None:

@@ -321,6 +321,7 @@ class Supervisor:
         else:
             newest = {recipe.name: str(recipe.version) for recipe in sorted(taken, key=lambda each: each.version)}
             document = DeploymentDocument(components=newest)
+        self.deployer.supersede(LOCAL_GROUP)
         return self.deployer.enqueue(document, LOCAL_GROUP)
 
     async def redeploy(self) -> str:

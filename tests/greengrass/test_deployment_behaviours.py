@@ -323,6 +323,28 @@ def test_a_failure_after_the_interruption_goes_back_to_what_was_before_it(tmp_pa
     asyncio.run(main())
 
 
+def test_a_projects_deployment_does_not_wait_for_what_hung_before(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        await bench.supervisor.start()
+        bench.recipe("app", startup=SLEEP)
+        deploy = bench.supervisor.deploy_local
+        hung = await deploy(bench.recipes, None, {"app": "1.0.0"}, [], {})
+        behind = await deploy(None, None, {}, [], {})
+        await bench.until(lambda: "app" in bench.supervisor.processes.runners and bench.state("app") == "STARTING")
+        again = await restarted(bench, tmp_path)
+        await again.until(lambda: again.supervisor.deployment_status(hung).status == "IN_PROGRESS")
+        again.recipe("app", run=SLEEP)
+        project = await again.supervisor.deploy_project(tmp_path, again.recipes)
+        assert (await again.supervisor.wait(project)).detailed == "SUCCESSFUL"
+        assert again.state("app") == "RUNNING"
+        for identifier in (hung, behind):
+            assert again.supervisor.deployment_status(identifier).status == "CANCELED"
+        await again.supervisor.stop()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("change", [{"attempts": 5}, {"rolling_back": "app is BROKEN"}])
 def test_a_deployment_that_ends_the_core_again_and_again_is_taken_back(
     tmp_path: Path, change: dict[str, object]
