@@ -114,17 +114,21 @@ def _format_version(node: Node, text: str) -> Iterator[Finding]:
         yield node.error("format-version", f"RecipeFormatVersion {text!r} is unknown", f'write "{FORMAT_VERSION}"')
 
 
+GDK = "this is a template: run `gdk component build`, then check greengrass-build/recipes"
+
+
 def _name(node: Node, text: str) -> Iterator[Finding]:
     if not NAME.match(text) or len(text) > MAX_NAME:
         mend = f"use at most {MAX_NAME} letters, digits, '-', '_' and '.'"
-        yield node.error("component-name", f"{text!r} is no component name", mend)
+        yield node.error("component-name", f"{text!r} is no component name", GDK if "COMPONENT_NAME" in text else mend)
 
 
 def _version(node: Node, text: str) -> Iterator[Finding]:
     try:
         check_component_version(text)
     except BadVersion as error:
-        yield node.error("component-version", str(error), 'write major.minor.patch, such as "1.0.0"')
+        mend = 'write major.minor.patch, such as "1.0.0"'
+        yield node.error("component-version", str(error), GDK if "COMPONENT_VERSION" in text else mend)
 
 
 def _type(node: Node, text: str) -> Iterator[Finding]:
@@ -485,7 +489,10 @@ def _artifact_uses(text: Node, manifest: Node) -> Iterator[Finding]:
     for name in _ARTIFACT_FILE.findall(str(text.value)):
         if name not in files:
             message = f"the step uses {{artifacts:path}}/{name}, but no artifact of this manifest has that name"
-            yield text.warning("missing-artifact", message, f"add an artifact whose URI ends in /{name}")
+            mend = f"add an artifact whose URI ends in /{name}"
+            if stems:
+                mend = f"write {{artifacts:decompressedPath}}/{min(stems)}/{name} if it is in that archive, or {mend}"
+            yield text.warning("missing-artifact", message, mend)
     for name in _UNPACKED.findall(str(text.value)):
         if name not in stems:
             message = (

@@ -355,3 +355,16 @@ def test_findings_read_like_compiler_messages() -> None:
         app.yaml:18: error[architecture]: no device calls itself 'arm64': this manifest is never used
           mend: write aarch64"""
     assert str(found[0]) == textwrap.dedent(expected)
+
+
+def test_mends_know_archives_and_templates() -> None:
+    recipe = (
+        "RecipeFormatVersion: '2020-01-25'\nComponentName: '{COMPONENT_NAME}'\n"
+        "ComponentVersion: '{COMPONENT_VERSION}'\n"
+        "Manifests:\n  - Lifecycle: {run: 'python3 {artifacts:path}/src/main.py'}\n"
+        "    Artifacts: [{URI: 's3://B/app.zip', Unarchive: ZIP}]\n"
+    )
+    mends = {each.code: each.mend for each in check([Source("recipe.yaml", recipe)])}
+    assert "gdk component build" in mends["component-name"]
+    assert "gdk component build" in mends["component-version"]
+    assert mends["missing-artifact"].startswith("write {artifacts:decompressedPath}/app/src if it is in that archive")
