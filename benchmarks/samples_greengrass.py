@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 import boto3
 import paho.mqtt.client as mqtt
+import yaml
 
 WAIT_S = 30.0
 THING = "samples"
@@ -531,6 +532,40 @@ def nucleus_rows(edge: Edge, checkout: Path, work: Path) -> Iterator[Row]:
     for name, test in tests:
         yield attempt("nucleus tests", name, test)
         clear()
+    services = checkout / "src/integrationtests/resources/com/aws/greengrass/integrationtests/lifecyclemanager"
+    for file, (service, state, text) in LIFECYCLES.items():
+
+        def lifecycle(file: str = file, service: str = service, state: str = state, text: str = text) -> str:
+            document = yaml.safe_load((services / file).read_text())["services"][service]
+            recipe = script_recipe(service, Path("none.py"), {})
+            recipe["Manifests"] = [{"Platform": {"os": "linux"}, "Lifecycle": posix(document["lifecycle"])}]
+            folders = component(work / file, recipe, {})
+            edge.deploy(*folders, {"add": {service: "1.0.0"}, "failurePolicy": "DO_NOTHING"})
+            edge.until(f"{service} {state}", lambda: f"newState={state}" in edge.log(service))
+            edge.logged(service, text)
+            (edge.root / "logs" / f"{service}.log").unlink()
+            return state
+
+        yield attempt("nucleus tests", file, lifecycle)
+        clear()
+
+
+LIFECYCLES = {
+    "skipif_broken.yaml": ("test", "ERRORED", ""),
+    "service_error_recovery_step_fixes_service.yaml": ("ServiceA", "RUNNING", "Fixing ServiceA"),
+    "service_error_recovery_step_does_not_fix_service.yaml": ("ServiceA", "BROKEN", "Not going to fix anything"),
+    "service_error_recovery_step_times_out.yaml": ("ServiceA", "BROKEN", ""),
+}
+"""Service definitions of GenericExternalServiceIntegTest: the service, a state it must reach, what it must log."""
+
+
+def posix(value: Any) -> Any:
+    """A service definition's lifecycle for this platform: `posix` in place of a map by platform, at every level."""
+    if not isinstance(value, dict):
+        return value
+    if "posix" in value:
+        return posix(value["posix"])
+    return {key: posix(child) for key, child in value.items()}
 
 
 # the developer guide
