@@ -26,7 +26,7 @@ _TIMED = ("componentUpdatePolicy", "configurationValidationPolicy")
 DEFAULT_POLICIES: dict[str, Any] = {
     "failureHandlingPolicy": "ROLLBACK",
     "componentUpdatePolicy": {"timeoutInSeconds": 60, "action": "NOTIFY_COMPONENTS"},
-    "configurationValidationPolicy": {"timeoutInSeconds": 60},
+    "configurationValidationPolicy": {"timeoutInSeconds": 30},
 }
 ThingsOf = Callable[[str, str], list[str]]
 """`("thing" | "thinggroup", name) -> things`. Raises AwsError ResourceNotFoundException."""

@@ -188,7 +188,7 @@ def test_what_policies_leave_out_has_defaults(edge, thing):
     assert client.get_deployment(deploymentId=made)["deploymentPolicies"] == {
         "failureHandlingPolicy": "ROLLBACK",
         "componentUpdatePolicy": {"timeoutInSeconds": 60, "action": "SKIP_NOTIFY_COMPONENTS"},
-        "configurationValidationPolicy": {"timeoutInSeconds": 60},
+        "configurationValidationPolicy": {"timeoutInSeconds": 30},
     }
     client.cancel_deployment(deploymentId=made)
 
