@@ -212,6 +212,7 @@ def cli_rows(edge: Edge, command: str, work: Path) -> Iterator[Row]:
     ]
     for name, verb in verbs:
         yield attempt("greengrass-cli", name, verb)
+    edge.deploy(None, None, {"config": {"aws.greengrass.Nucleus": {"RESET": ["/logging"]}}})
 
 
 HELLO = "com.example.HelloWorld"
