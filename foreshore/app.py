@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import orjson
 
@@ -31,17 +31,16 @@ from foreshore.cloud.stack import Stack
 from foreshore.errors import UserError
 from foreshore.http import Request, Response
 from foreshore.ports import Ports, taken
-from foreshore.project import CoreProfile, CoreSettings, Project
+from foreshore.project import CoreProfile, Project
 from foreshore.provision import Provisioner, Rooms
-from foreshore.seams import CoreDirectory, LogLine
+from foreshore.seams import LogLine
 from foreshore.traces.recorder import Recorder
 
 if TYPE_CHECKING:
     from foreshore.cloudfront.server import Distribution
-    from foreshore.core_device import CoreDevice
+    from foreshore.core_fleet import CoreFleet
     from foreshore.functions.service import Functions
     from foreshore.greengrass.cloud.lambda_source import LambdaCode
-    from foreshore.greengrass.cloud.service import GreengrassCloud
     from foreshore.iot.service import IotCore
 
 HOST = "127.0.0.1"
@@ -106,8 +105,7 @@ class App:
         self.rooms = Rooms(None, None)
         self.functions: Functions | None = None
         self.iot: IotCore | None = None
-        self.cores: dict[str, CoreDevice] = {}
-        self.greengrass: GreengrassCloud | None = None
+        self.fleet: CoreFleet | None = None
         self.distributions: dict[str, Distribution] = {}
         self._make_console = console
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -262,28 +260,17 @@ class App:
             self.endpoint.refuse("greengrass", "the greengrassv2 control plane without the rooms iot and greengrass")
 
     def _start_greengrass(self, iot: IotCore) -> None:
-        from foreshore.core_cloud import Objects
-        from foreshore.core_jobs import DeploymentJobs
-        from foreshore.greengrass.cloud.service import GreengrassCloud
+        from foreshore.core_fleet import CoreFleet, Surroundings
 
-        def things_of(kind: str, name: str) -> list[str]:
-            if kind == "thinggroup":
-                return iot.groups.things_in(name, recursive=True)
-            return [iot.registry.find(name)["thingName"]]
-
-        objects = Objects(lambda: str(self.endpoints["aws"]), self.project.region)
-        self._stops.append(objects.close)
-        self.greengrass = GreengrassCloud(
-            state=self.state, region=self.project.region, account=self.project.account, things_of=things_of,
-            groups_of=iot.groups.all_of, jobs=DeploymentJobs(iot), fetch=objects.fetch,
+        around = Surroundings(
+            project=self.project, home=self.home, state=self.state, run_folder=self.run_folder, iot=iot,
+            recorder=self.recorder, endpoint=self.endpoint, ports=self.ports, host=self.options.host,
+            profile=self.options.core_profile, environment=self.client_environment,
             lambda_code=self._lambda_code if self.functions is not None else None,
-            endpoint=lambda: str(self.endpoints["aws"]),
-            say=lambda level, text: self.recorder.say("foreshore", text, level=level),
         )  # fmt: skip
-        self._stops.append(self.greengrass.stop)
-        self.endpoint.mount("greengrass", self.greengrass.handle)
-        give = self.greengrass.give_artifact
-        self.endpoint.mount_admin("greengrass-artifacts", lambda request, target: give(target.path.strip("/")))
+        self.fleet = CoreFleet(around)
+        self._stops.append(self.fleet.stop)
+        self.fleet.serve()
 
     def _lambda_code(self, arn: str) -> LambdaCode:
         """A function version as a component is made of it. Raises AwsError ResourceNotFoundException."""
@@ -368,76 +355,11 @@ class App:
         assert self.functions is not None
         return self.functions.handle_http_api(target.resource, target.stage, target.path, request)
 
-    # Cores
-
     async def _start_cores(self) -> None:
-        if self.iot is None or self.greengrass is None:
+        if self.fleet is None:
             raise UserError("a core needs IoT Core", code="only", mend="add iot to --only")
-        directory = self.greengrass.directory
-        self._start_discovery(self.iot, directory)
-        if self.project.recipes is not None:
-            from foreshore.greengrass.host_artifact import prepare_project
-
-            await asyncio.to_thread(prepare_project, self.project.folder)
-        ports = [(self.ports.take("core_mqtts"), self.ports.take("stream_manager")) for _ in self.project.cores]
-        await self._together(
-            *(self._start_core(self.iot, directory, *each) for each in zip(self.project.cores, ports, strict=True))
-        )
-        self.endpoints["cores"] = {
-            settings.thing: self.cores[settings.thing].describe() for settings in self.project.cores
-        }
-        self.endpoint.mount_admin("greengrass", self._greengrass_admin)
-
-    def _start_discovery(self, iot: IotCore, directory: CoreDirectory) -> None:
-        from foreshore.core_discovery import PREFIX, CoreEntry, Discovery
-
-        def cores() -> dict[str, CoreEntry]:
-            return {
-                thing: CoreEntry(iot.arns.iot(f"thing/{thing}"), core.field.connectivity(), core.field.ca)
-                for thing, core in self.cores.items() if core.field.is_discoverable
-            }  # fmt: skip
-
-        iot.https.mount(PREFIX, Discovery(iot.access, directory, cores).handle)
-        directory.on_connectivity(self._connectivity_changed)
-
-    def _connectivity_changed(self, thing: str) -> None:
-        if thing in self.cores:
-            self.cores[thing].field.connectivity_changed()
-
-    async def _start_core(
-        self, iot: IotCore, directory: CoreDirectory, settings: CoreSettings, ports: tuple[int, int]
-    ) -> None:
-        from foreshore.core_device import CoreDevice
-
-        mqtts, streams = ports
-        core = CoreDevice(
-            project=self.project, settings=settings, home=self.home, iot=iot, recorder=self.recorder,
-            environment=self.client_environment, run_folder=self.run_folder, profile=self.options.core_profile,
-            stream_manager_port=streams, directory=directory,
-        )  # fmt: skip
-        self.cores[settings.thing] = core
-        self._stops.append(core.stop)
-        try:
-            await core.start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise taken(streams, f"the stream manager of {settings.thing}", error) from error
-        await core.deploy()
-        try:
-            await core.listen(self.options.host, mqtts)
-        except OSError as error:
-            raise taken(mqtts, f"the local MQTT of {settings.thing}", error) from error
-        if self.greengrass is not None:
-            self.greengrass.register(core.cloud_handle())
-            self._stops.append(functools.partial(self.greengrass.unregister, settings.thing))
-
-    def _greengrass_admin(self, request: Request, target: Target) -> Response | Awaitable[Response]:
-        thing = unquote(target.path.strip("/").partition("/")[0])
-        if thing not in self.cores:
-            known = ", ".join(self.cores)
-            raise UserError(f"there is no core {thing!r} here", code="core-unknown", mend=f"use one of: {known}")
-        return self.cores[thing].admin(request, target)
+        await self.fleet.start()
+        self.endpoints["cores"] = self.fleet.describe()
 
     # Templates
 
@@ -579,7 +501,7 @@ class App:
         if self.iot is not None:
             status["iot"] = self.iot.stats()
             status["rules"] = self.iot.engine.stats()
-        status["cores"] = {thing: core.stats() for thing, core in self.cores.items()}
+        status["cores"] = self.fleet.stats() if self.fleet is not None else {}
         status["distributions"] = {name: item.stats() for name, item in self.distributions.items()}
         status["timings"] = self.timings
         status["stacks"] = {name: stack.outputs for name, stack in self.stacks.items()}
