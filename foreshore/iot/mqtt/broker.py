@@ -32,13 +32,11 @@ from foreshore.iot.mqtt.retained import Retained
 from foreshore.iot.mqtt.routing import Handle, Route, Router, identifiers
 from foreshore.iot.mqtt.session import Delivery, Message, Session, Subscription, forwardable
 from foreshore.iot.mqtt.shares import Waiting
+from foreshore.iot.mqtt.spans import Spans
 from foreshore.iot.mqtt.store import Store
 from foreshore.iot.mqtt.timers import Wheel
 from foreshore.iot.mqtt.topics import has_wildcard, is_filter, is_topic, parse_share
 from foreshore.seams import EmitSpan, Publication, Span, split_traceparent
-
-SPANS_A_TICK = 500
-"""Spans of their own, a quarter of a second, for messages whose trace nobody continues; the rest share a span."""
 
 
 class Core:
@@ -76,8 +74,7 @@ class Core:
         self.waiting = Waiting()
         self.router = Router(hash_matches_parent=limits.hash_matches_parent, may_receive=self._may_receive)
         self.retained_messages = Retained(hash_matches_parent=limits.hash_matches_parent)
-        self._spans_left = SPANS_A_TICK
-        self._bursts: list[Route] = []
+        self.spans = Spans(span, new_ids, wall_ns)
         self._last_connect: dict[str, float] = {}
         self._versions: dict[str, int] = {}
 
@@ -472,14 +469,11 @@ class Core:
         """A client's PUBLISH was allowed: retain it, trace it, and give it to everybody."""
         if message.retain:
             self._retain(route.topic, message)
-        if not route.is_followed and (self.span is None or (self._spans_left <= 0 and not properties)):
-            if self.span is not None:
-                if not route.burst:
-                    self._bursts.append(route)
-                route.burst += 1
+        if not route.is_followed and (self.span is None or (self.spans.left <= 0 and not properties)):
+            self.spans.share(route)
             self.distribute(route, message)
             return
-        self._spans_left -= 1
+        self.spans.left -= 1
         start = self.wall_ns()
         given = split_traceparent(trace_of(properties))
         trace_id, span_id = self.new_ids()
@@ -498,17 +492,6 @@ class Core:
                     True, attributes,
                 )
             )  # fmt: skip
-
-    def settle_spans(self) -> None:
-        """Once a tick: write the spans that bursts share (attribute `messages`: how many) and begin to count anew."""
-        self._spans_left = SPANS_A_TICK
-        bursts, self._bursts = self._bursts, []
-        for route in bursts:
-            trace_id, span_id = self.new_ids()
-            count, route.burst = route.burst, 0
-            if self.span is not None:
-                now = self.wall_ns()
-                self.span(Span(trace_id, span_id, "", "iot", route.span_name, now, 0, True, {"messages": count}))
 
     def _publication(
         self,

@@ -44,7 +44,7 @@ BACKLOG = 4096
 BUFFER_SIZE = 256 * 1024
 CLOSE_TIMEOUT_S = 2.0
 HIGH_WATER = 256 * 1024
-LINKS_A_LOOK = 20_000
+LINKS_A_LOOK = 5_000
 """Links whose silence is looked at in a second; with more of them each is looked at less often than once a tick."""
 _LETTER_G = ord("G")
 
@@ -377,7 +377,7 @@ class Broker(Core):
         self.now = self._clock()
         self.wheel.advance(self.now)
         self._close_silent()
-        self.settle_spans()
+        self.spans.settle()
         if self.has_work:
             self.wake()
 
