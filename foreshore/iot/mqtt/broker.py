@@ -19,6 +19,7 @@ from foreshore.iot.mqtt.access import (
     Observer,
 )
 from foreshore.iot.mqtt.connection import CHECKING, CLOSED, FOREVER, OPEN, Connection, connack, trace_of
+from foreshore.iot.mqtt.connects import connack_properties, connect_problem, session_expiry
 from foreshore.iot.mqtt.faults import Faults
 from foreshore.iot.mqtt.limits import (
     NEVER,
@@ -28,6 +29,7 @@ from foreshore.iot.mqtt.limits import (
     topic_problem,
 )
 from foreshore.iot.mqtt.properties import Properties
+from foreshore.iot.mqtt.publications import message_of, publication_of
 from foreshore.iot.mqtt.retained import Retained
 from foreshore.iot.mqtt.routing import Handle, Route, Router, identifiers
 from foreshore.iot.mqtt.session import Delivery, Message, Session, Subscription, forwardable
@@ -118,7 +120,7 @@ class Core:
             request.will_topic = packet.will.topic
             request.will_payload = packet.will.payload
             request.will_retain = packet.will.retain
-        problem = self._connect_problem(packet)
+        problem = connect_problem(self.limits, packet)
         if problem:
             self.refuse(connection, problem, "CLIENT_ERROR")
             return
@@ -144,24 +146,6 @@ class Core:
         connection.needed = 0
         connection.feed(b"")
         self.wake()
-
-    def _connect_problem(self, packet: codec.Connect) -> int:
-        limits, will = self.limits, packet.will
-        if not packet.client_id and packet.version == 4 and not packet.clean:
-            return reason.CLIENT_ID_NOT_VALID  # 3.1.1 [MQTT-3.1.3-8]
-        if 0 < limits.max_client_id < len(packet.client_id) * 4 and (
-            len(packet.client_id.encode()) > limits.max_client_id
-        ):
-            return reason.CLIENT_ID_NOT_VALID
-        if p.AUTH_METHOD in packet.properties:
-            return reason.BAD_AUTHENTICATION_METHOD  # [MQTT-4.12.0-1]
-        if will is None:
-            return 0
-        if will.qos > limits.max_qos:
-            return reason.QOS_NOT_SUPPORTED  # [MQTT-3.2.2-12]
-        if not is_topic(will.topic) or topic_problem(limits, will.topic, ("$aws/rules/", "$aws/things/")):
-            return reason.TOPIC_NAME_INVALID
-        return 0
 
     def _may_connect_now(self, client_id: str) -> bool:
         last = self._last_connect.get(client_id)
@@ -206,7 +190,7 @@ class Core:
         present = session is not None
         if session is None:
             session = self.sessions[client_id] = Session(client_id)
-        session.expiry_s = self._session_expiry(packet)
+        session.expiry_s = session_expiry(self.limits, packet)
         session.connection = connection
         session.identity = decision.identity
         session.principal = decision.principal
@@ -217,7 +201,7 @@ class Core:
         connection.info = self._client_info(connection, packet)
         if self.store is not None and (session.expiry_s or present):
             self._keep_session(session)
-        properties = self._connack_properties(connection, packet) if packet.version == 5 else {}
+        properties = connack_properties(self.limits, connection, packet) if packet.version == 5 else {}
         if connection.faults is None or not connection.faults.swallows("CONNACK"):
             connection.send(connack(packet.version, reason.SUCCESS, present, properties))  # [MQTT-3.2.2-2/3]
         self.counters["connects"] += 1
@@ -234,12 +218,6 @@ class Core:
         for one in session.subscriptions.values():
             self.router.remove(one)
             self.router.add(one)
-
-    def _session_expiry(self, packet: codec.Connect) -> int:
-        if packet.version == 5:
-            asked = int(packet.properties.get(p.SESSION_EXPIRY, 0))
-            return min(asked, self.limits.session_expiry_max)
-        return 0 if packet.clean else self.limits.session_expiry_311
 
     def _arm(self, connection: Connection, packet: codec.Connect, decision: ConnectDecision) -> None:
         """Set the limits that the CONNECT and the profile agree on, and start the timers."""
@@ -280,29 +258,6 @@ class Core:
             packet.version, packet.clean, connection.keep_alive, self.new_ids()[0], version, self.wall_ms(),
             session.expiry_s, True, session.identity,
         )  # fmt: skip
-
-    def _connack_properties(self, connection: Connection, packet: codec.Connect) -> Properties:
-        """What MQTT 5 clients are told (AWS IoT developer guide, "MQTT 5 supported features")."""
-        limits, asked = self.limits, packet.properties
-        session = connection.session
-        assert session is not None
-        told: Properties = {}
-        if limits.aws or session.expiry_s != asked.get(p.SESSION_EXPIRY, 0):
-            told[p.SESSION_EXPIRY] = session.expiry_s
-        told[p.RECEIVE_MAXIMUM] = limits.receive_maximum
-        if limits.max_qos < 2:
-            told[p.MAXIMUM_QOS] = limits.max_qos
-        if limits.aws:
-            told[p.RETAIN_AVAILABLE] = 1
-        told[p.MAXIMUM_PACKET] = limits.max_packet
-        if p.ASSIGNED_CLIENT_ID in asked:
-            told[p.ASSIGNED_CLIENT_ID] = asked[p.ASSIGNED_CLIENT_ID]
-        told[p.TOPIC_ALIAS_MAXIMUM] = limits.topic_alias_maximum
-        if limits.aws:
-            told |= {p.WILDCARD_AVAILABLE: 1, p.SUBSCRIPTION_ID_AVAILABLE: 0, p.SHARED_AVAILABLE: 1}
-        if limits.aws or connection.keep_alive != packet.keep_alive:
-            told[p.SERVER_KEEP_ALIVE] = connection.keep_alive  # [MQTT-3.1.2-21]
-        return told
 
     # SUBSCRIBE and UNSUBSCRIBE
 
@@ -483,7 +438,7 @@ class Core:
         message.traceparent = f"00-{trace_id}-{span_id}-01"
         self.distribute(route, message)
         if route.listeners:
-            self._tell_listeners(route, self._publication(connection, route, message, properties, start))
+            self._tell_listeners(route, publication_of(connection, route, message, properties, start))
         if self.span is not None:
             attributes = connection.span_attributes if connection else None
             self.span(
@@ -492,31 +447,6 @@ class Core:
                     True, attributes,
                 )
             )  # fmt: skip
-
-    def _publication(
-        self,
-        connection: Connection | None,
-        route: Route,
-        message: Message,
-        properties: Properties | None,
-        wall_ns: int,
-    ) -> Publication:
-        made = Publication(
-            route.topic, message.payload, message.qos, message.retain,
-            timestamp_ms=wall_ns // 1_000_000, traceparent=message.traceparent,
-        )  # fmt: skip
-        if connection is not None and connection.session is not None:
-            made.client_id = connection.session.client_id
-            made.principal = connection.session.principal
-            made.source_ip = connection.peer.source_ip
-        if properties:
-            made.content_type = properties.get(p.CONTENT_TYPE)
-            made.response_topic = properties.get(p.RESPONSE_TOPIC)
-            made.correlation_data = properties.get(p.CORRELATION_DATA)
-            made.payload_format = properties.get(p.PAYLOAD_FORMAT)
-            made.message_expiry_s = properties.get(p.MESSAGE_EXPIRY)
-            made.user_properties = list(properties.get(p.USER_PROPERTY, ()))
-        return made
 
     def _tell_listeners(self, route: Route, publication: Publication) -> None:
         for callback in route.listeners:
@@ -660,36 +590,18 @@ class Core:
 
     # As a service
 
-    def _message_of(self, publication: Publication) -> tuple[Message, Properties]:
-        properties: Properties = {}
-        pairs = (
-            (p.PAYLOAD_FORMAT, publication.payload_format),
-            (p.CONTENT_TYPE, publication.content_type),
-            (p.RESPONSE_TOPIC, publication.response_topic),
-            (p.CORRELATION_DATA, publication.correlation_data),
-            (p.USER_PROPERTY, publication.user_properties or None),
-        )
-        for key, value in pairs:
-            if value is not None:
-                properties[key] = value
-        raw = publication.topic.encode()
-        message = Message(
-            len(raw).to_bytes(2, "big") + raw,
-            publication.payload,
-            min(publication.qos, self.limits.max_qos),
-            publication.retain,
-            forwardable(properties) if properties else b"",
-        )
+    def _message_of(self, publication: Publication) -> Message:
+        message = message_of(publication, self.limits.max_qos)
         if publication.message_expiry_s is not None:
             message.expires_ms = self.expiry(publication.message_expiry_s)
-        return message, properties
+        return message
 
     def publish(self, publication: Publication) -> None:
         """Publish as a service does: no policy, no quota. Raises ValueError for a malformed topic."""
         if not is_topic(publication.topic):
             raise ValueError(f"not a topic name: {publication.topic!r}")
         route = self.route(publication.topic)
-        message, _ = self._message_of(publication)
+        message = self._message_of(publication)
         if message.retain:
             self._retain(route.topic, message)
         self._serve(route, message, publication)
@@ -723,7 +635,7 @@ class Core:
         session = self.sessions.get(client_id)
         if session is None or session.connection is None:
             return False
-        message, _ = self._message_of(publication)
+        message = self._message_of(publication)
         message.traceparent = publication.traceparent
         delivered = session.connection.deliver(Delivery(message, message.qos, False, (), 0))
         self.wake()
