@@ -63,9 +63,9 @@ def serve(full: bool, folder: Path) -> None:
 
 
 async def _until_stopped(plain: int, tls: int) -> None:
-    from foreshore.iot.mqtt.server import tune_process
+    from foreshore.tuning import settle_memory
 
-    tune_process()
+    settle_memory()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     print(f"{plain} {tls}", flush=True)
@@ -75,11 +75,9 @@ async def _until_stopped(plain: int, tls: int) -> None:
 async def _serve_full(folder: Path) -> None:
     import orjson
 
-    from foreshore.iot.mqtt.access import ConnectRequest
+    from foreshore.iot import policies
     from foreshore.iot.service import IotCore
     from foreshore.traces.recorder import Recorder
-
-    der = ssl.PEM_cert_to_DER_cert((folder / "client.pem").read_text())
 
     state = folder / "state"
     shutil.rmtree(state, ignore_errors=True)
@@ -89,14 +87,7 @@ async def _serve_full(folder: Path) -> None:
         state=state, certs=state / "certs", region=REGION, account=ACCOUNT, span=recorder.span, log=recorder.log,
         invoke=None, backend_url=lambda: "http://127.0.0.1:9", rate_limits=False,
     )  # fmt: skip
-    ask = iot.access.connect
-
-    def connect(request: ConnectRequest) -> Any:
-        if request.listener == "mqtt":
-            request.certificate, request.listener = der, "mqtts"
-        return ask(request)
-
-    iot.access.connect = connect  # type: ignore[method-assign]
+    iot.access.plain_policy = policies.parse(POLICY, "bench")  # As `--plain-policy` does.
     iot.broker.limits = replace(iot.broker.limits, send_window=65535)
     certificate = (folder / "client.pem").read_text()
     wanted = {"certificatePem": certificate, "status": "ACTIVE"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ import click
 from foreshore.app import ROOMS, App, Options
 from foreshore.errors import UserError
 from foreshore.seams import LogLine, Span
+from foreshore.tuning import settle_memory
 
 
 def edge_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,9 +93,7 @@ def run_edge(options: Options, body: Callable[[App, asyncio.Event], Awaitable[in
             return 130
         interrupted.cancel()
         await starting
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        settle_memory()
         try:
             return await body(app, stopping)
         finally:

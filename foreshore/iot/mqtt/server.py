@@ -7,7 +7,6 @@ loop turn by `Core.flush`.
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 import ssl as ssl_module
 import time
@@ -283,13 +282,6 @@ def _describe_tls(request: ConnectRequest, tls: Any) -> None:
 
 def _note_sni(tls: Any, name: str | None, context: ssl_module.SSLContext) -> None:
     setattr(tls, _SNI, name)
-
-
-def tune_process() -> None:
-    """Take what is loaded out of the garbage collector's sight and let it run less often; once, after start."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 class Broker(Core):
