@@ -317,8 +317,12 @@ class PolicyAccess:
 
 
 def _speaks_of_greengrass(policy: Policy) -> bool:
-    """A core device's policy has greengrass actions; its link carries trace context."""
-    return any(action.startswith("greengrass:") for each in policy.statements for action in each.actions)
+    """A core device's policy has greengrass actions; its link carries trace context.
+
+    Discover alone is a client device's action, and a client device gets no property that its peer has not sent.
+    """
+    actions = (action.lower() for each in policy.statements for action in each.actions)
+    return any(action.startswith("greengrass:") and action != "greengrass:discover" for action in actions)
 
 
 def _asks_for_context(policy: Policy) -> bool:

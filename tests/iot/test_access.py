@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from foreshore.database import MEMORY
-from foreshore.iot.access import PolicyAccess, certificate_context
+from foreshore.iot import policies
+from foreshore.iot.access import PolicyAccess, _speaks_of_greengrass, certificate_context
 from foreshore.iot.authority import Authority
 from foreshore.iot.certificates import Certificates
 from foreshore.iot.groups import ThingGroups
@@ -205,3 +206,18 @@ def test_a_plain_policy_that_is_none(tmp_path):
     (tmp_path / "plain.json").write_text("{}")
     with pytest.raises(AssertionError, match=r"plain\.json"):
         start(tmp_path, tmp_path / "home", "--only", "iot", "--plain-policy", str(tmp_path / "plain.json"))
+
+
+@pytest.mark.parametrize(
+    ("actions", "is_core"),
+    [
+        (["iot:*"], False),
+        (["iot:*", "greengrass:Discover"], False),
+        (["GREENGRASS:DISCOVER"], False),
+        (["greengrass:*"], True),
+        (["greengrass:Discover", "Greengrass:ResolveComponentCandidates"], True),
+    ],
+)
+def test_only_a_core_devices_link_carries_trace_context(actions, is_core):
+    statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}
+    assert _speaks_of_greengrass(policies.parse({"Version": "2012-10-17", "Statement": [statement]}, "p")) is is_core
