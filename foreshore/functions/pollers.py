@@ -7,6 +7,7 @@ bisects, which costs no retry. `time_scale` multiplies AWS's waits (retries, bat
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ BROKEN_WAIT_S = 1.0
 DEFAULT_CONCURRENCY = 5
 
 
-class Poller:
+class Poller(abc.ABC):
     """What both kinds share: the task, the function, and what the last batch came to."""
 
     def __init__(self, functions: Functions, source: Source, time_scale: float) -> None:
@@ -75,9 +76,9 @@ class Poller:
     def _warn(self, text: str) -> None:
         self.functions.warn(self.source.function, f"event source {self.source.source_arn}: {text}")
 
+    @abc.abstractmethod
     async def poll(self) -> None:
         """Read until cancelled."""
-        raise NotImplementedError
 
     async def call(
         self, records: Sequence[Record], envelope: dict[str, Any] | None = None
