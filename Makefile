@@ -42,10 +42,8 @@ test: $(READY)
 
 SECONDS ?= 60
 fuzz: $(READY)
-	@for target in decoder frames broker; do \
+	@for target in decoder frames broker recipe deployment ipc; do \
 		$(BIN)/python tests/fuzz/run.py $$target --seconds $(SECONDS) --corpus .foreshore/fuzz/$$target || exit 1; done
-	@for target in recipe deployment ipc; do $(BIN)/python tests/fuzz/run_greengrass.py $$target \
-		--seconds $(SECONDS) --corpus .foreshore/fuzz/$$target || exit 1; done
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """What the fuzzer calls with any bytes: recipes, deployment documents, and the IPC of a whole core without sockets.
 
 A target returns when the core behaved and raises otherwise: any exception but UserError from what reads documents; for
-the IPC any exception, an unfinished answer, or a neighbour that no longer gets its messages. `run_greengrass.py`
-searches; `tests/greengrass/test_fuzz.py` replays and mutates.
+the IPC any exception, an unfinished answer, or a neighbour that no longer gets its messages. `run.py` searches;
+`tests/greengrass/test_fuzz.py` replays and mutates.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Replay what the fuzzer kept, and a few thousand deterministic mutations of it, against every target."""
 
+import importlib
 import random
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import run  # noqa: E402
 from mqtt_targets import TARGETS  # noqa: E402
 
 MUTATIONS = {"decoder": 40, "frames": 20, "broker": 3}
@@ -44,10 +46,18 @@ def mutate(data, chance, inputs):
     return bytes(made)
 
 
-def test_without_atheris_the_long_run_says_why_it_is_skipped(tmp_path):
+def test_every_target_has_its_runner_its_corpus_and_its_place_in_the_makefile():
+    assert {name: tuple(importlib.import_module(name).TARGETS) for name in run.MODULES} == run.MODULES
+    (loop,) = [line for line in (HERE.parents[1] / "Makefile").read_text().splitlines() if "for target in" in line]
+    assert loop.partition(" in ")[2].partition(";")[0].split() == list(run.MODULE_OF)
+    assert sorted(folder.name for folder in (HERE / "corpus").iterdir()) == sorted(run.MODULE_OF)
+
+
+@pytest.mark.parametrize("target", run.MODULE_OF)
+def test_without_atheris_the_long_run_says_why_it_is_skipped(tmp_path, target):
     (tmp_path / "atheris.py").write_text("raise ImportError('no wheel')")
     done = subprocess.run(
-        [sys.executable, str(HERE / "run.py"), "decoder"], capture_output=True, text=True, timeout=60,
+        [sys.executable, str(HERE / "run.py"), target], capture_output=True, text=True, timeout=60,
         env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, done.stderr)
