@@ -374,12 +374,14 @@ class App:
     async def _deploy_stacks(self) -> None:
         provisioner = Provisioner(self.rooms)
         outputs: dict[str, Any] = {}
+        exports: dict[str, Any] = {}
         for name in self.project.templates:
             stack = self.stacks[name]
             # A parameter without a value of its own takes an earlier stack's output of the same name.
             parameters = {**outputs, **self.project.parameters.get(name.replace("-", "_"), {})}
-            await stack.deploy(parameters, provisioner, self.backend)
+            await stack.deploy(parameters, provisioner, self.backend, exports)
             outputs |= stack.outputs
+            exports |= stack.exports
         base = self.endpoints["aws"]
         self.endpoints["apis"] = {
             logical_id: f"{base}/_aws/execute-api/{api_id}/$default" for logical_id, api_id in self.rooms.apis.items()

@@ -6,9 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from foreshore.errors import AwsError
-from foreshore.http import Request
 from foreshore.iot.service import IotCore
-from foreshore.shapes.service_model import CallContext
 
 
 class DeploymentJobs:
@@ -20,7 +18,7 @@ class DeploymentJobs:
     def open(self, params: dict[str, Any], /) -> None:
         """CreateJob. Raises AwsError."""
         try:
-            made = self._iot.jobs.create(params, CallContext("CreateJob", Request("POST", "/jobs", []), ""))
+            made = self._iot.jobs.open(params)
         except AwsError as error:
             if error.code == "InvalidRequestException":
                 raise AwsError("ValidationException", error.message, 400) from error

@@ -32,7 +32,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Values between stacks",
         "partly",
-        "a parameter without a value takes the output of the same name of a stack deployed before it; "
-        "Fn::ImportValue finds nothing",
+        "Fn::ImportValue takes the exports of the project's templates that were deployed before; no other stack's. A "
+        "parameter without a value takes the output of the same name of such a template",
     ),
 ]

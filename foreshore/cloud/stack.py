@@ -73,7 +73,8 @@ _BACKEND_NAMES = {
 
 
 class Stack:
-    """A deployed template: `identities` of our resources, `outputs`, and what the backend's stack gave."""
+    """A deployed template: `identities` of our resources, `outputs`, `exports` by their names, and what the backend's
+    stack gave."""
 
     def __init__(self, name: str, path: Path, template: dict[str, Json], region: str, account: str) -> None:
         self.name = name
@@ -84,6 +85,7 @@ class Stack:
         self.identities: dict[str, dict[str, Json]] = {}
         self.backend_values: dict[str, Json] = {}
         self.outputs: dict[str, Json] = {}
+        self.exports: dict[str, Json] = {}
         self.resolver: Resolver
         self._wanted_values: set[tuple[str, str | None]] = set()
         self._backend_part: dict[str, Json] = {}
@@ -99,8 +101,17 @@ class Stack:
         name = separator.join((self.name, logical_id, digest))
         return re.sub(r"[^A-Za-z0-9]+", separator, name)[-128:] if separator == "_" else name
 
-    async def deploy(self, parameters: Mapping[str, Json], provisioner: Provisioner, backend: Backend | None) -> None:
-        """Make every resource. Raises UserError naming the template and the resource."""
+    async def deploy(
+        self,
+        parameters: Mapping[str, Json],
+        provisioner: Provisioner,
+        backend: Backend | None,
+        imports: Mapping[str, Json] | None = None,
+    ) -> None:
+        """Make every resource. `imports` is what earlier stacks export, for Fn::ImportValue.
+
+        Raises UserError naming the template and the resource.
+        """
         pseudo = {
             "AWS::Region": self.region,
             "AWS::AccountId": self.account,
@@ -111,8 +122,9 @@ class Stack:
             "AWS::NotificationARNs": "",
         }
         self.resolver = Resolver(
-            self.template, where=str(self.path), parameters=parameters, pseudo=pseudo, lookup=self._lookup
-        )
+            self.template, where=str(self.path), parameters=parameters, pseudo=pseudo, lookup=self._lookup,
+            imports=imports,
+        )  # fmt: skip
         resources = {name: r for name, r in self.template["Resources"].items() if self.resolver.is_wanted(name)}
         ours = {name: r for name, r in resources.items() if provisioner.owns(r.get("Type", ""))}
         theirs = {name: r for name, r in resources.items() if name not in ours}
@@ -133,7 +145,7 @@ class Stack:
                 if not error.where:
                     error.where = f"{self.path}: {logical_id}"
                 raise
-        self._resolve_outputs()
+        self._resolve_outputs(imports or {})
 
     def _refuse_unsupported(self, theirs: Mapping[str, Json], provisioner: Provisioner) -> None:
         for logical_id, resource in theirs.items():
@@ -271,11 +283,20 @@ class Stack:
         except Unknown:
             pass
 
-    def _resolve_outputs(self) -> None:
+    def _resolve_outputs(self, taken: Mapping[str, Json]) -> None:
         for name, output in (self.template.get("Outputs") or {}).items():
             condition = output.get("Condition")
-            if condition is None or self.resolver.condition(condition):
-                self.outputs[name] = self.resolver.resolve(output.get("Value"))
+            if condition is not None and not self.resolver.condition(condition):
+                continue
+            self.outputs[name] = self.resolver.resolve(output.get("Value"))
+            if output.get("Export"):
+                export = str(self.resolver.resolve(output["Export"].get("Name")))
+                if export in taken or export in self.exports:
+                    raise UserError(
+                        f"output {name}: an export {export} exists already", code="template", where=str(self.path),
+                        mend="an export's name is unique among the stacks of a region",
+                    )  # fmt: skip
+                self.exports[export] = self.outputs[name]
 
 
 def _depends_on(resource: Mapping[str, Json]) -> set[str]:

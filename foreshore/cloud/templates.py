@@ -294,7 +294,7 @@ class Resolver:
     def fn_import_value(self, argument: Json) -> Json:
         name = str(self.resolve(argument))
         if name not in self.imports:
-            raise self._error(f"no stack exports {name}")
+            raise self._error(f"no stack deployed before exports {name}")
         return self.imports[name]
 
     def fn_base64(self, argument: Json) -> str:

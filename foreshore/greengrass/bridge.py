@@ -9,6 +9,7 @@ aws-greengrass-mqtt-bridge 2.3.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +18,10 @@ from typing import Any, NamedTuple
 from foreshore.errors import UserError
 
 NAME = "aws.greengrass.clientdevices.mqtt.Bridge"
+_CONNECTION = (
+    "ackTimeoutSeconds", "connAckTimeoutMs", "keepAliveTimeoutSeconds", "maxReconnectDelayMs", "maximumPacketSize",
+    "minReconnectDelayMs", "pingTimeoutMs", "receiveMaximum", "sessionExpiryInterval",
+)  # fmt: skip
 MAX_PASSES = 64
 _REMEMBERED = 4096
 
@@ -60,7 +65,10 @@ def read_bridge(configuration: AnyMapping[str, Any]) -> BridgeSettings:
         _mapping(str(name), row, _map(options.get(name), f"mqtt5RouteOptions.{name}") if is_mqtt5 else {})
         for name, row in rows.items()
     )
-    return BridgeSettings(mappings, is_mqtt5, str(configuration.get("clientId") or ""), _notes(options, rows, is_mqtt5))
+    return BridgeSettings(
+        mappings, is_mqtt5, str(configuration.get("clientId") or ""),
+        (*_connection_notes(configuration), *_notes(options, rows, is_mqtt5)),
+    )  # fmt: skip
 
 
 def _map(value: object, where: str) -> AnyMapping[str, Any]:
@@ -101,6 +109,14 @@ def _is_filter(topic: str) -> bool:
 
 def _is_true(value: object) -> bool:
     return str(value).lower() == "true"
+
+
+def _connection_notes(configuration: AnyMapping[str, Any]) -> Iterator[str]:
+    """Settings of a connection that the bridge does not have: it is joined to the core's own broker."""
+    given = [key for key in ("brokerUri", "brokerServerUri") if configuration.get(key)]
+    given += [f"mqtt.{key}" for key in _map(configuration.get("mqtt"), "mqtt") if key in _CONNECTION]
+    for key in given:
+        yield f"{key} has no effect: the bridge is joined to the core's own broker, without a connection"
 
 
 def _notes(options: AnyMapping[str, Any], rows: AnyMapping[str, Any], is_mqtt5: bool) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("Client device auth: metrics and cloudRequestQueueSize, maxConcurrentCloudRequests", "no", "without effect"),
     ("Local MQTT broker", "partly",
      "Foreshore's own on 8884; with Moquette deployed MQTT 5 is refused, with EMQX it is not; other settings of theirs "
-     "and brokerUri of the bridge have no effect"),
+     "and those of the bridge's connection (brokerUri, mqtt.*) have no effect, which is a WARN"),
     ("MQTT bridge", "yes",
      "all six directions, live changes, mqtt5RouteOptions, the spooler; a loop, endless on a device, is cut with an "
      "ERROR"),

@@ -69,7 +69,7 @@ def convert(
     configuration["eventSources"] = _unique([*_sources(parameters), *legacy_sources])
     configuration["routes"] = _unique([*routes, *legacy_routes])
     if parameters.get("execArgs"):
-        notes.append("execArgs are not carried over: the host calls the handler with event and context only")
+        notes.append("execArgs have no effect: the host calls the handler with event and context only")
     if not configuration["routes"]:
         notes.append("no route: what the handler publishes is refused until `routes` has a topic filter for it")
     notes += _container_notes(parameters)

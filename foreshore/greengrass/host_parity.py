@@ -2,7 +2,11 @@
 
 ROWS: list[tuple[str, str, str]] = [
     ("Lambda handlers as generic components (classic and lite)", "yes", "unmodified handler, context, json and binary"),
-    ("Lambda parameters from component configuration", "yes", "API and on-device spellings; execArgs are not used"),
+    (
+        "Lambda parameters from component configuration",
+        "yes",
+        "API and on-device spellings; execArgs have no effect, which is a WARN",
+    ),
     ("Pinned functions", "yes", "one instance in the host's process; a timeout ends the process and loses its queue"),
     (
         "On-demand functions",
@@ -37,7 +41,7 @@ ROWS: list[tuple[str, str, str]] = [
         "Stream manager: configuration of aws.greengrass.StreamManager",
         "partly",
         "port, folder, client authentication, bandwidth, threads, part size, LOG_LEVEL; JVM_ARGS and the Kinesis "
-        "delay between calls have no effect",
+        "delay between calls have no effect, which is a WARN",
     ),
     ("Stream manager: export to Kinesis", "yes", "at least once; messages over 1 MB are skipped and reported"),
     (

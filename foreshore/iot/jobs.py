@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from foreshore.errors import AwsError
+from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot import job_executions as executions
 from foreshore.iot import job_schedules as schedules
 from foreshore.iot.job_documents import bad, check, s3_object, with_parameters
@@ -54,7 +54,13 @@ class Jobs:
     # Jobs
 
     def create(self, params: Params, context: CallContext) -> Document | Awaitable[Document]:
-        """CreateJob, of a document, an object of S3 or a template."""
+        """CreateJob, of a document, an object of S3 or a template. AWS keeps namespaces for Greengrass."""
+        if params.get("namespaceId") is not None:
+            raise NotEmulated("jobs in a namespace of one's own", "Leave namespaceId out.")
+        return self.open(params)
+
+    def open(self, params: Params) -> Document | Awaitable[Document]:
+        """Create a job, which may be in the namespace of Greengrass's deployments. Raises AwsError."""
         job_id = params["jobId"]
         if job_id in self.kind:
             extra = {"resourceId": job_id, "resourceArn": self._arn(job_id)}

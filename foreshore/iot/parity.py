@@ -74,8 +74,8 @@ ROWS: list[tuple[str, str, str]] = [
         "partly",
         "Schedules, maintenance windows (UTC), rollouts, aborts, time outs, retries, continuous jobs, S3 documents, "
         "presigned URLs of the backend (the role is not asked), templates, AWS's managed templates, both APIs, events. "
-        "A namespaceId is kept and filters lists; its jobs go to the usual topics, but for Greengrass's deployments. "
-        "destinationPackageVersions answers NotEmulated.",
+        "namespaceId (which AWS keeps for Greengrass, whose deployments have it here too) and "
+        "destinationPackageVersions answer NotEmulated.",
     ),
     (
         "Commands",

@@ -61,7 +61,7 @@ from foreshore.iot.shadows import Shadows
 from foreshore.iot.store import Arns, Document, Ground, Tags, open_database
 from foreshore.iot.topic_rules import TopicRules
 from foreshore.seams import EmitLog, EmitSpan, Invoke, LogLine, Publication
-from foreshore.shapes.service_model import CallContext, Service
+from foreshore.shapes.service_model import Service
 
 HOOK_S = 5.0
 """Seconds a pre-provisioning hook, or a certificate provider, has to answer."""
@@ -237,9 +237,7 @@ class IotCore:
                 self.policies.parsed(name) for name in self.policies.in_force(arn, thing or None)
             ],
             update_shadow=self.shadows.update,
-            create_job=lambda params: self.jobs.create(
-                params, CallContext("CreateJob", Request("POST", "/jobs", []), "")
-            ),
+            create_job=self.jobs.open,
         )  # fmt: skip
 
     @cached_property

@@ -137,6 +137,32 @@ def test_settings_without_effect_are_refused(tmp_path, kind, properties, words):
         asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None))
 
 
+EXPORTER = {
+    "Resources": {"P": {"Type": "AWS::CloudFront::CachePolicy", "Properties": {"CachePolicyConfig": {"Name": "p"}}}},
+    "Outputs": {"Name": {"Value": "shared-table", "Export": {"Name": {"Fn::Sub": "${AWS::StackName}-Table"}}}},
+}
+
+
+def test_a_later_stack_imports_what_an_earlier_one_exports(tmp_path):
+    importer = {"Resources": {}, "Outputs": {"Got": {"Value": {"Fn::ImportValue": "first-Table"}}}}
+    stacks = [
+        Stack(name, tmp_path / f"{name}.yaml", template, "us-east-1", "000000000000")
+        for name, template in (("first", EXPORTER), ("second", importer))
+    ]
+    exports = {}
+    for stack in stacks:
+        asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None, exports))
+        exports |= stack.exports
+    assert exports == {"first-Table": "shared-table"}
+    assert stacks[1].outputs == {"Got": "shared-table"}
+
+
+def test_an_exports_name_is_taken_once(tmp_path):
+    stack = Stack("first", tmp_path / "first.yaml", EXPORTER, "us-east-1", "000000000000")
+    with pytest.raises(UserError, match="an export first-Table exists already"):
+        asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None, {"first-Table": "x"}))
+
+
 def test_circles_are_refused(tmp_path):
     policy = {"Type": "AWS::CloudFront::CachePolicy"}
     template = {"Resources": {"A": {**policy, "DependsOn": "B"}, "B": {**policy, "DependsOn": ["A"]}}}

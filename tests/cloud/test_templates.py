@@ -95,7 +95,7 @@ def test_references_are_found_in_every_form():
         ("!GetAtt Nobody.Arn", "Nobody"),
         ("!Select [9, [1]]", "no item 9"),
         ("!FindInMap [Sizes, nope, memory]", "nope"),
-        ("{'Fn::ImportValue': x}", "no stack exports x"),
+        ("{'Fn::ImportValue': x}", "no stack deployed before exports x"),
         ("{'Fn::Nope': x}", "Fn::Nope is not supported"),
     ],
 )

@@ -245,6 +245,11 @@ def test_settings() -> None:
     assert read_bridge({}).mappings == ()
 
 
+def test_settings_of_a_connection_are_said_to_have_no_effect() -> None:
+    found = read_bridge({"brokerUri": "ssl://localhost:8884", "mqtt": {"version": "mqtt5", "receiveMaximum": 10}})
+    assert [note.partition(" has no effect")[0] for note in found.notes] == ["brokerUri", "mqtt.receiveMaximum"]
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [

@@ -319,6 +319,7 @@ def test_templates_and_what_is_refused():
         ({"document": '["${aws:iot:s3-presigned-url:https://s3.us-east-1.amazonaws.com/b/k}"]'}, "presignedUrlConfig"),
         ({"timeoutConfig": {"inProgressTimeoutInMinutes": 10081}}, "inProgressTimeoutInMinutes"),
         ({"destinationPackageVersions": ["arn"]}, "software packages"),
+        ({"namespaceId": "mine"}, "does not emulate jobs in a namespace"),
     ]
     for more, words in refused:
         with pytest.raises(AwsError, match=words):

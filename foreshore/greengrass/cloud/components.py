@@ -15,7 +15,7 @@ import yaml
 from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.greengrass.cloud.artifacts import OWN, Artifacts, digest_of
 from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf, recipe_of
-from foreshore.greengrass.cloud.store import Ground, Item
+from foreshore.greengrass.cloud.store import Ground, Item, Say
 from foreshore.greengrass.documents import read
 from foreshore.greengrass.provided import DEFAULTS, PROVIDED, PROVIDED_VERSIONS
 from foreshore.greengrass.recipe_rules import MAX_BYTES
@@ -33,13 +33,14 @@ DEPLOYABLE = {"componentState": "DEPLOYABLE", "message": "NONE", "errors": {}}
 
 
 class Components:
-    """The component versions of the account."""
+    """The component versions of the account. `say(level, text)` writes a log line."""
 
-    def __init__(self, ground: Ground, artifacts: Artifacts, lambda_code: LambdaCodeOf | None) -> None:
+    def __init__(self, ground: Ground, artifacts: Artifacts, lambda_code: LambdaCodeOf | None, say: Say) -> None:
         self._ground = ground
         self._store = ground.store
         self._artifacts = artifacts
         self._lambda_code = lambda_code
+        self._say = say
 
     def operations(self) -> dict[str, OperationHandler]:
         """The operations by name."""
@@ -99,7 +100,9 @@ class Components:
     def _of_lambda(self, definition: Item) -> tuple[Recipe, Item]:
         if self._lambda_code is None:
             raise NotEmulated("CreateComponentVersion of a lambdaFunction without the room lambda", "Add it to --only.")
-        document = recipe_of(definition, self._lambda_code, self._artifacts)
+        document, notes = recipe_of(definition, self._lambda_code, self._artifacts)
+        for note in notes:
+            self._say("WARN", f"component {document['ComponentName']} of {definition['lambdaArn']}: {note}")
         return parse(json.dumps(document), "lambdaFunction"), document
 
     def _refuse_known(self, name: str, version: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foreshore.errors import AwsError, UserError
+from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.greengrass.cloud.artifacts import Artifacts, digest_of
 from foreshore.greengrass.from_lambda import HOST, Code, convert
 from foreshore.greengrass.host_artifact import host_bytes, sources, zipped
@@ -34,11 +34,17 @@ LambdaCodeOf = Callable[[str], LambdaCode]
 """`(ARN with a version) -> code`. Raises AwsError ResourceNotFoundException."""
 
 
-def recipe_of(definition: Mapping[str, Any], code_of: LambdaCodeOf, artifacts: Artifacts) -> dict[str, Any]:
-    """The recipe, its artifacts kept.
+def recipe_of(
+    definition: Mapping[str, Any], code_of: LambdaCodeOf, artifacts: Artifacts
+) -> tuple[dict[str, Any], list[str]]:
+    """The recipe, its artifacts kept, and what of the definition could not be carried over.
 
-    Raises AwsError for a definition that can't be, or for another runtime than Python.
+    Raises AwsError for a definition that can't be, or for another runtime than Python; NotEmulated for execArgs.
     """
+    if (definition.get("componentLambdaParameters") or {}).get("execArgs"):
+        raise NotEmulated(
+            "execArgs of a Lambda function", "The Lambda host gives a handler its event and context only."
+        )
     try:
         converted = convert(definition, Code("", (CODE,), is_zipped=True), client="slim")
     except UserError as error:
@@ -53,7 +59,7 @@ def recipe_of(definition: Mapping[str, Any], code_of: LambdaCodeOf, artifacts: A
         for artifact in manifest["Artifacts"]:
             name = artifact["URI"].rpartition("/")[2]
             artifact |= {"URI": uris[name], "Digest": digest_of(bodies[name]), "Algorithm": "SHA-256"}
-    return converted.recipe
+    return converted.recipe, converted.notes
 
 
 def _zipped(folder: Path) -> bytes:

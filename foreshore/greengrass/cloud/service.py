@@ -23,7 +23,7 @@ from foreshore.greengrass.cloud.cores import Cores
 from foreshore.greengrass.cloud.deployments import Deployments, ThingsOf, document_text
 from foreshore.greengrass.cloud.jobs import Jobs
 from foreshore.greengrass.cloud.lambda_source import LambdaCodeOf
-from foreshore.greengrass.cloud.store import Ground, Store
+from foreshore.greengrass.cloud.store import Ground, Say, Store
 from foreshore.greengrass.components import DeploymentStatus
 from foreshore.greengrass.deployment_errors import failure_of
 from foreshore.greengrass.deployments import GROUP_PREFIX, read_document
@@ -32,7 +32,6 @@ from foreshore.greengrass.resolution import Available
 from foreshore.http import Request, Response
 
 LOOK_S = 1.0
-Say = Callable[[str, str], None]
 GroupsOf = Callable[[str], list[str]]
 """`(thing) -> thing groups`, those above them too."""
 ReadArtifact = Callable[[str], Awaitable[bytes]]
@@ -100,7 +99,7 @@ class GreengrassCloud:
         self.store = Store(state / "greengrass.db")
         ground = Ground(self.store, region, account, time.time, lambda: str(uuid.uuid4()))
         self.artifacts = Artifacts(state / "greengrass-artifacts", fetch, endpoint)
-        self.components = Components(ground, self.artifacts, lambda_code)
+        self.components = Components(ground, self.artifacts, lambda_code, say)
         self.deployments = Deployments(ground, self.components, things_of, jobs, self._wake)
         self.cores = Cores(ground, things_of)
         self.directory = Directory(self.cores)

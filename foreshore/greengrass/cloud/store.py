@@ -15,6 +15,8 @@ SCHEMA = """CREATE TABLE IF NOT EXISTS documents (
     kind TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID"""
 _LAST = "\U0010ffff"
 Item = dict[str, Any]
+Say = Callable[[str, str], None]
+"""`(level, text)` writes a log line."""
 
 
 class Store:

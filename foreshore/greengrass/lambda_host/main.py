@@ -74,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         configuration = wire.call("GetConfiguration", {}, REQUEST_TIMEOUT_S).get("value") or {}
         parameters = read_parameters(configuration)
+        if parameters.exec_args:
+            log.warning("execArgs have no effect: the handler is called with event and context only")
         ending.inbox = inbox = Inbox(parameters.max_queue_size)
         runner = prepare(options, parameters, paths, wire, inbox, trace)
         signal.signal(signal.SIGTERM, lambda *_: inbox.stop())

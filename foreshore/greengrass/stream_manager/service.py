@@ -15,7 +15,7 @@ from foreshore.greengrass.stream_manager.cbor import decode
 from foreshore.greengrass.stream_manager.definitions import MAX_MS, Definition, Export, read_definition, stream_name
 from foreshore.greengrass.stream_manager.exporter import Exporter
 from foreshore.greengrass.stream_manager.frames import Failure, Operation, Status
-from foreshore.greengrass.stream_manager.settings import LEVELS, NAME, Settings, read_settings
+from foreshore.greengrass.stream_manager.settings import LEVELS, NAME, Settings, read_settings, without_effect
 from foreshore.greengrass.stream_manager.streams import Stream, Streams
 
 SERVER_VERSION = "1.1.0"
@@ -104,6 +104,8 @@ class StreamManager:
         """
         async with self._changing:
             settings, findings = read_settings(configuration or {})
+            for note in without_effect(configuration or {}):
+                self._log("WARN", note)
             moved = (settings.port, settings.folder) != (self._settings.port, self._settings.folder)
             self._settings = settings
             if self._server is None:

@@ -20,6 +20,10 @@ AUTHENTICATE = _PREFIX + "AUTHENTICATE_CLIENT"
 BANDWIDTH = _PREFIX + "EXPORTER_MAX_BANDWIDTH"
 THREADS = _PREFIX + "EXPORTER_THREAD_POOL_SIZE"
 PART = _PREFIX + "EXPORTER_S3_DESTINATION_MULTIPART_UPLOAD_MIN_PART_SIZE_BYTES"
+_WITHOUT_EFFECT = {
+    "JVM_ARGS": "there is no Java virtual machine",
+    _PREFIX + "EXPORTER_KINESIS_INTER_CALL_DELAY_MS": "exports to Kinesis do not wait between requests",
+}
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 
@@ -33,6 +37,11 @@ class Settings(NamedTuple):
     threads: int = DEFAULT_THREADS
     min_part: int = MIN_PART
     level: str = "INFO"
+
+
+def without_effect(configuration: Mapping[str, Any]) -> list[str]:
+    """What of the configuration does nothing here, each with the reason."""
+    return [f"{key} has no effect: {why}" for key, why in _WITHOUT_EFFECT.items() if key in configuration]
 
 
 def read_settings(configuration: Mapping[str, Any]) -> tuple[Settings, list[str]]:

@@ -11,6 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from foreshore.traces.store import TraceReader
 from tests.e2e.conftest import start, stop
 
 ACCOUNT = "arn:aws:iot:us-east-1:000000000000:"
@@ -61,6 +62,18 @@ def refused(code, call, **params):
         call(**params)
     assert caught.value.response["Error"]["Code"] == code
     return caught.value.response["Error"]["Message"]
+
+
+def assert_warned(edge, *words):
+    """A WARN with these words is, or soon will be, in the log."""
+    reader = TraceReader(edge.home / "state/traces.db")
+    for _ in range(200):
+        said = [line.text for _, line in reader.logs(source="foreshore") if line.level == "WARN"]
+        if any(all(word in text for word in words) for text in said):
+            reader.close()
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError(said)
 
 
 def effective(client, thing, deployment):
@@ -319,8 +332,12 @@ def test_a_lambda_function_becomes_a_component_and_hears_iot_core(edge, thing):
     absent = {**definition, "lambdaArn": arn.replace("Hello", "None")}
     refused("ResourceNotFoundException", client.create_component_version, lambdaFunction=absent)
     refused("ValidationException", client.create_component_version)
+    parameters = {**definition["componentLambdaParameters"], "execArgs": ["-v"]}
+    arguments = {**definition, "componentLambdaParameters": parameters}
+    refused("NotEmulated", client.create_component_version, lambdaFunction=arguments)
     made = client.create_component_version(lambdaFunction=definition)
     assert (made["componentName"], made["componentVersion"]) == ("com.example.Hello", "1.0.0")
+    assert_warned(edge, "component com.example.Hello", "isolationMode GreengrassContainer")
     wish = {"com.example.Hello": {"componentVersion": "1.0.0"}}
     deployment = client.create_deployment(targetArn=f"{ACCOUNT}thing/{thing}", components=wish)["deploymentId"]
     assert until_over(client, deployment) == "COMPLETED"

@@ -35,7 +35,7 @@ from stream_manager.util import Util
 from foreshore.greengrass.stream_manager.definitions import MIN_PART
 from foreshore.greengrass.stream_manager.outcomes import TryAgain
 from foreshore.greengrass.stream_manager.schedule import Pacer
-from foreshore.greengrass.stream_manager.settings import Settings, read_settings
+from foreshore.greengrass.stream_manager.settings import Settings, read_settings, without_effect
 from foreshore.greengrass.stream_manager.sitewise import plan, read_answer
 from foreshore.greengrass.stream_manager.streams import Message
 from foreshore.http import Request, Response
@@ -326,6 +326,13 @@ def test_the_components_configuration(configuration: dict[str, Any], changed: di
     settings, findings = read_settings(configuration)
     assert settings == Settings()._replace(**changed)
     assert said in " ".join(findings) and bool(findings) == bool(said)
+
+
+def test_settings_without_effect_are_named() -> None:
+    assert without_effect({"LOG_LEVEL": "INFO", "STREAM_MANAGER_SERVER_PORT": "1"}) == []
+    delay = "STREAM_MANAGER_EXPORTER_KINESIS_INTER_CALL_DELAY_MS"
+    jvm, waits = without_effect({"JVM_ARGS": "-Xmx1g", delay: "0"})
+    assert jvm.startswith("JVM_ARGS has no effect") and waits.startswith(f"{delay} has no effect")
 
 
 def test_a_change_of_the_smallest_part_is_asked_of_new_streams(tmp_path: Path) -> None:
