@@ -179,12 +179,12 @@ class JobsData:
     def start_next(self, params: Params, context: CallContext) -> Document:
         """StartNextPendingJobExecution."""
         self._permit(context, "iot:StartNextPendingJobExecution", f"thing/{params['thingName']}")
-        return _as_text(self._devices.start_next(params["thingName"], params))
+        return _for_http(self._devices.start_next(params["thingName"], params), params["thingName"])
 
     def describe(self, params: Params, context: CallContext) -> Document:
         """DescribeJobExecution."""
         self._permit(context, "iot:DescribeJobExecution", f"thing/{params['thingName']}")
-        return _as_text(self._devices.describe(params["thingName"], params["jobId"], params))
+        return _for_http(self._devices.describe(params["thingName"], params["jobId"], params), params["thingName"])
 
     def update(self, params: Params, context: CallContext) -> Document:
         """UpdateJobExecution."""
@@ -195,8 +195,11 @@ class JobsData:
         return answer
 
 
-def _as_text(answer: Document) -> Document:
-    """Over HTTP the job document is text, over MQTT it is JSON."""
-    if "jobDocument" in answer.get("execution", {}):
-        answer["execution"]["jobDocument"] = orjson.dumps(answer["execution"]["jobDocument"]).decode()
-    return answer
+def _for_http(answer: Document, thing: str) -> Document:
+    """Over HTTP an execution names its thing, and the job document is text; over MQTT it is JSON."""
+    if "execution" not in answer:
+        return answer
+    execution = {**answer["execution"], "thingName": thing}
+    if "jobDocument" in execution:
+        execution["jobDocument"] = orjson.dumps(execution["jobDocument"]).decode()
+    return {**answer, "execution": execution}

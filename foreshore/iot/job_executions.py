@@ -104,10 +104,9 @@ def seconds_left(execution: Mapping[str, Json], now: float) -> int | None:
 
 
 def for_device(execution: Mapping[str, Json], now: float, document: Json | None) -> Document:
-    """As iot-jobs-data and the device topics show it; whole seconds, `jobDocument` when it is given."""
+    """As the device topics show it; whole seconds, `jobDocument` when it is given. They don't name the thing."""
     shown = {
         "jobId": execution["jobId"],
-        "thingName": execution["thing"],
         "status": execution["status"],
         "statusDetails": execution["statusDetails"] or None,
         "queuedAt": int(execution["queuedAt"]),

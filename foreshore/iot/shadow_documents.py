@@ -100,7 +100,9 @@ def update(current: Mapping[str, Json] | None, request: Mapping[str, Json], now:
             del state[section], metadata[section]
     if len(orjson.dumps(state)) > MAX_DOCUMENT:
         raise ShadowError(413, "The payload exceeds the maximum size allowed")
-    document = {"state": state, "metadata": metadata, "version": version + 1, "timestamp": now}
+    document = {
+        "state": _in_order(state), "metadata": _in_order(metadata), "version": version + 1, "timestamp": now,
+    }  # fmt: skip
     tail: dict[str, Json] = {"version": version + 1, "timestamp": now, **({"clientToken": token} if token else {})}
     stamps = {section: _stamps(value, now) for section, value in sent.items() if value is not None}
     accepted = {"state": dict(sent), "metadata": stamps, **tail}
@@ -108,6 +110,11 @@ def update(current: Mapping[str, Json] | None, request: Mapping[str, Json], now:
         # As the live service answers it: the state null, and a bare timestamp as metadata.
         accepted |= {"state": None, "metadata": {"timestamp": now}}
     return Update(document, accepted, _delta_message(document, tail), _documents_message(before, document, tail))
+
+
+def _in_order(sections: Mapping[str, Json]) -> dict[str, Json]:
+    """Desired before reported, as AWS prints them."""
+    return {section: sections[section] for section in SECTIONS if section in sections}
 
 
 def _sent_state(request: Mapping[str, Json]) -> dict[str, Json]:
@@ -205,7 +212,8 @@ def _delta_message(document: Mapping[str, Json], tail: Mapping[str, Json]) -> di
     if not found:
         return None
     stamps = (document.get("metadata") or {}).get("desired") or {}
-    return {"state": found, "metadata": _select(stamps, found), **tail}
+    message = {"version": tail["version"], "timestamp": tail["timestamp"], "state": found}
+    return {**message, "metadata": _select(stamps, found), **tail}
 
 
 def _select(stamps: Json, chosen: Json) -> Json:
@@ -218,8 +226,12 @@ def _select(stamps: Json, chosen: Json) -> Json:
 def _documents_message(
     before: Mapping[str, Json], after: Mapping[str, Json], tail: Mapping[str, Json]
 ) -> dict[str, Json]:
-    def shown(document: Mapping[str, Json]) -> dict[str, Json]:
-        return {name: document[name] for name in ("state", "metadata", "version") if name in document}
+    """What changed; nothing came before a shadow that is new, or new again after its deletion."""
+
+    def shown(document: Mapping[str, Json]) -> dict[str, Json] | None:
+        if "state" not in document:
+            return None
+        return {name: document[name] for name in ("state", "metadata", "version")}
 
     message = {"previous": shown(before), "current": shown(after)}
     return {**message, **{name: value for name, value in tail.items() if name != "version"}}

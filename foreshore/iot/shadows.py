@@ -94,7 +94,7 @@ class Shadows:
                 answer = act(thing, name, token)
         except ShadowError as error:
             token = token or _token_anyway(publication.payload)
-            answer = {"code": error.code, "message": error.message, "timestamp": int(self._clock())}
+            answer = {"code": error.code, "message": error.message}  # The live service sends no timestamp here.
             if token:
                 answer["clientToken"] = token
             self._tell(f"{topic}/rejected", answer, publication.traceparent)
@@ -111,7 +111,7 @@ class Shadows:
     def _existing(self, thing: str, name: str) -> dict[str, Json]:
         document = self._store.get(f"{thing}/{name}")
         if document is None or "state" not in document:
-            raise ShadowError(404, f"No shadow exists with name: '{thing}{'~' + name if name else ''}'")
+            raise ShadowError(404, f"No shadow exists with name: '{name or thing}'")
         return document
 
     def _get(self, thing: str, name: str, token: str | None) -> dict[str, Json]:

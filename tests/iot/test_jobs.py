@@ -11,7 +11,7 @@ from awsiot import iotjobs
 
 from foreshore.database import MEMORY
 from foreshore.errors import AwsError
-from foreshore.iot.job_devices import JobDevices
+from foreshore.iot.job_devices import JobDevices, JobsData
 from foreshore.iot.job_documents import S3Object, s3_object
 from foreshore.iot.job_files import presigned_url
 from foreshore.iot.job_rollouts import Rollouts
@@ -658,3 +658,16 @@ def test_numbers_as_text_are_what_the_older_sdks_send():
     bench.devices._on_request(Publication(topic, json.dumps(request).encode(), client_id="d"))
     assert (topic + "/accepted", {"timestamp": 1000000, "clientToken": "c"}) in bench.sent
     assert bench.statuses() == {"a": "SUCCEEDED"}
+
+
+def test_an_execution_names_its_thing_over_http_only():
+    """As in the walk-through of the job samples of AWS's device SDKs, which print what the service sent."""
+    bench = Bench()
+    bench.create()
+    topic = "$aws/things/a/jobs/start-next"
+    bench.devices._on_request(Publication(topic, b'{"clientToken": "c"}', client_id="d"))
+    [answer] = [message for to, message in bench.sent if to == topic + "/accepted"]
+    assert answer["execution"]["jobId"] == "j" and "thingName" not in answer["execution"]
+    data = JobsData(bench.devices, lambda context, action, resource: None)
+    shown = data.describe({"thingName": "a", "jobId": "$next"}, None)["execution"]
+    assert shown["thingName"] == "a" and isinstance(shown["jobDocument"], str)

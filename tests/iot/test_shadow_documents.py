@@ -34,7 +34,7 @@ def test_a_first_update_makes_version_one_with_a_delta():
         "timestamp": 10,
         "clientToken": "t",
     }
-    assert result.documents["previous"] == {}
+    assert result.documents["previous"] is None
     assert result.documents["current"]["version"] == 1
 
 
@@ -144,3 +144,14 @@ def test_anything_else_is_a_refusal(payload):
         update(None, request, 1)
     except ShadowError as error:
         assert 400 <= error.code < 500
+
+
+def test_desired_comes_before_reported_and_a_delta_begins_with_its_version():
+    first = update(None, {"state": {"reported": {"a": 1}}}, 10).document
+    result = update(first, {"state": {"desired": {"a": 2}}}, 20)
+    assert [list(result.document[part]) for part in ("state", "metadata")] == [["desired", "reported"]] * 2
+    assert list(result.delta) == ["version", "timestamp", "state", "metadata"]
+
+
+def test_nothing_came_before_a_shadow_that_is_made_again():
+    assert update({"version": 7}, {"state": {"reported": {"a": 1}}}, 10).documents["previous"] is None

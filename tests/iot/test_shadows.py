@@ -60,6 +60,7 @@ def test_the_sdks_shadow_client(edge, tmp_path):
     client.publish_get_shadow(iotshadow.GetShadowRequest(thing_name="lamp", client_token="g1"), qos).result(20)
     refused = got["get_rejected"].get(timeout=20)
     assert (refused.code, refused.message, refused.client_token) == (404, "No shadow exists with name: 'lamp'", "g1")
+    assert refused.timestamp is None
 
     state = iotshadow.ShadowState(desired={"on": True}, reported={"on": False})
     update = iotshadow.UpdateShadowRequest(thing_name="lamp", state=state, client_token="u1")
@@ -69,7 +70,7 @@ def test_the_sdks_shadow_client(edge, tmp_path):
     delta = got["delta"].get(timeout=20)
     assert (delta.state, delta.version) == ({"on": True}, 1)
     documents = got["documents"].get(timeout=20)
-    assert documents.current.state.reported == {"on": False}
+    assert documents.current.state.reported == {"on": False} and documents.previous is None
 
     conflict = iotshadow.UpdateShadowRequest(thing_name="lamp", state=state, version=9)
     client.publish_update_shadow(conflict, qos).result(20)
@@ -94,7 +95,7 @@ def test_named_shadows_over_http(edge):
         payload = json.dumps({"state": {"reported": {"n": name}}})
         data.update_thing_shadow(thingName="cup", shadowName=name, payload=payload)
     assert data.list_named_shadows_for_thing(thingName="cup")["results"] == ["a", "b"]
-    with pytest.raises(data.exceptions.ResourceNotFoundException, match="No shadow exists with name: 'cup~c'"):
+    with pytest.raises(data.exceptions.ResourceNotFoundException, match="No shadow exists with name: 'c'"):
         data.get_thing_shadow(thingName="cup", shadowName="c")
     with pytest.raises(data.exceptions.ConflictException, match="Version conflict"):
         data.update_thing_shadow(thingName="cup", shadowName="a", payload='{"state": {}, "version": 5}')
