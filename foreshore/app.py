@@ -372,7 +372,7 @@ class App:
         await self._together(*(read(name, path) for name, path in self.project.templates.items()))
 
     async def _deploy_stacks(self) -> None:
-        provisioner = Provisioner(self.rooms)
+        provisioner = Provisioner(self.rooms, self.note)
         outputs: dict[str, Any] = {}
         exports: dict[str, Any] = {}
         for name in self.project.templates:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from foreshore.cloud import known_properties
 from foreshore.cloud.stack import Stack
 from foreshore.errors import UserError
 
@@ -45,10 +46,11 @@ class Rooms:
 
 
 class Provisioner:
-    """`foreshore.cloud.stack.Provisioner` over the rooms."""
+    """`foreshore.cloud.stack.Provisioner` over the rooms. `note` is told of properties that have no effect."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, note: Callable[[str], None] = lambda text: None) -> None:
         self.rooms = rooms
+        self._note = note
 
     def owns(self, resource_type: str) -> bool:
         """Whether a room makes this type."""
@@ -72,7 +74,9 @@ class Provisioner:
         return TYPES[resource_type].identity(stack, logical_id, name)
 
     async def create(self, stack: Stack, logical_id: str, resource_type: str, properties: dict[str, Json]) -> None:
-        """Make or update the resource."""
+        """Make or update the resource. Raises UserError for a property that is not emulated."""
+        for note in known_properties.check(resource_type, logical_id, properties):
+            self._note(f"{stack.name}: {note}")
         await TYPES[resource_type].make(self.rooms, stack, logical_id, properties)
 
 
@@ -178,7 +182,9 @@ async def _make_version(rooms: Rooms, stack: Stack, logical_id: str, properties:
 async def _make_alias(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
     if rooms.functions is not None:
         name = _function_of(stack, logical_id)
-        rooms.functions.put_alias(name, str(properties["Name"]), str(properties["FunctionVersion"]))
+        weights = (properties.get("RoutingConfig") or {}).get("AdditionalVersionWeights") or ()
+        extra = {str(each["FunctionVersion"]): float(each["FunctionWeight"]) for each in weights}
+        rooms.functions.put_alias(name, str(properties["Name"]), str(properties["FunctionVersion"]), extra)
 
 
 def _url_identity(stack: Stack, logical_id: str, name: Json) -> dict[str, Json]:
@@ -238,6 +244,8 @@ def _lower_keys(value: Json) -> Json:
 
 
 async def _make_http_api(rooms: Rooms, stack: Stack, logical_id: str, properties: dict[str, Json]) -> None:
+    if str(properties.get("ProtocolType") or "HTTP").upper() != "HTTP":
+        raise UserError(f"{properties['ProtocolType']} APIs are not emulated", code="not-emulated")
     api_id = stack.identities[logical_id]["Ref"]
     rooms.apis[logical_id] = api_id
     if rooms.functions is None:

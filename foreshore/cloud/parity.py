@@ -24,6 +24,12 @@ ROWS: list[tuple[str, str, str]] = [
         "CloudFormation; a type that nobody makes is an error",
     ),
     (
+        "Properties of our resource types",
+        "partly",
+        "one that is not acted on is named as a WARN and by `foreshore dev`, or refused when the resource can't work "
+        "without it (file systems, images, tenants of functions, WebSocket APIs)",
+    ),
+    (
         "AWS::Events::Rule, AWS::Scheduler::Schedule, SNS and S3 notifications to a function",
         "no",
         "refused when a template has them",

@@ -96,9 +96,10 @@ class AwsServices:
         """S3 PutObject, by path."""
         await self._send("PUT", "s3", f"/{bucket}/{quote(key)}", [(b"Content-Type", b"application/json")], body, 30.0)
 
-    async def get_object(self, bucket: str, key: str) -> bytes:
-        """S3 GetObject, by path."""
-        response = await self._send("GET", "s3", f"/{bucket}/{quote(key)}", [], b"", 60.0)
+    async def get_object(self, bucket: str, key: str, version: str = "") -> bytes:
+        """S3 GetObject, by path; without `version` the newest."""
+        query = f"?versionId={quote(version, safe='')}" if version else ""
+        response = await self._send("GET", "s3", f"/{bucket}/{quote(key)}{query}", [], b"", 60.0)
         assert isinstance(response.body, bytes)
         return response.body
 

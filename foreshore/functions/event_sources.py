@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from foreshore.errors import AwsError
+from foreshore.errors import AwsError, NotEmulated
 from foreshore.functions.batches import Source, read_source
 from foreshore.functions.invocations import new_uuid
 from foreshore.functions.pollers import POLLERS, Poller
@@ -80,6 +80,7 @@ class EventSources:
 
     async def do_create_event_source_mapping(self, params: Json, context: CallContext) -> Json:
         """CreateEventSourceMapping."""
+        _refuse(params)
         registry = self._functions.registry
         name = registry.name_of(params["FunctionName"])
         registry.resolve(name)
@@ -119,6 +120,7 @@ class EventSources:
 
     async def do_update_event_source_mapping(self, params: Json, context: CallContext) -> Json:
         """UpdateEventSourceMapping."""
+        _refuse(params)
         identifier = self._known(params)
         changes = {name: params[name] for name in _KEPT if params.get(name) is not None}
         await self._put(identifier, {**self._properties[identifier], **changes}, keep=True)
@@ -174,3 +176,9 @@ class EventSources:
                 "LastProcessingResult": poller.last_result if poller is not None else "No records processed",
             }
         return shape
+
+
+def _refuse(params: Json) -> None:
+    for name in ("LoggingConfig", "MetricsConfig", "ProvisionedPollerConfig"):
+        if params.get(name):
+            raise NotEmulated(f"the {name} of an event source mapping")

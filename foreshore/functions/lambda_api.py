@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 import orjson
@@ -34,11 +34,9 @@ from foreshore.http import Headers, Request, Response
 from foreshore.seams import InvocationType, InvokeResult, from_amzn_trace_id
 from foreshore.shapes.service_model import CallContext, Service, ServiceModel
 
-if TYPE_CHECKING:
-    pass
-
 _INVOKE_PREFIX = "/2015-03-31/functions/"
 _INVOKE_SUFFIX = "/invocations"
+_NOT_HERE = {len(name): name for name in (b"x-amz-tenant-id", b"x-amz-durable-execution-name")}
 _TYPES = ("RequestResponse", "Event", "DryRun")
 
 
@@ -81,6 +79,8 @@ class LambdaApi(Operations):
                 trace = value.decode("latin-1")
             elif size == 15 and key.lower() == b"x-amzn-trace-id":
                 x_ray = value.decode("latin-1")
+            elif size in _NOT_HERE and key.lower() == _NOT_HERE[size]:
+                raise NotEmulated(f"the header {key.decode()} of Invoke")
         if request.query_string:
             qualifier = dict(request.query).get("Qualifier", "")
         result = await self.functions.invoke(
@@ -144,8 +144,7 @@ class LambdaApi(Operations):
         if params.get("PackageType") == "Image":
             raise NotEmulated("functions from container images")
         package = await self._package(params.get("Code") or {})
-        spec.check()
-        spec = self._with_layers(spec, params)
+        spec = self._checked(spec, params)
         folder = self.functions.store.unpack(name, package)
         version = Version(replace(spec, code=folder), time.time(), new_uuid(), sha256_text(package), len(package))
         function = Function(name, version, tags=dict(params.get("Tags") or {}))
@@ -164,7 +163,9 @@ class LambdaApi(Operations):
             )
         if code.get("S3Bucket") and code.get("S3Key"):
             try:
-                return await self.functions.aws.get_object(code["S3Bucket"], code["S3Key"])
+                return await self.functions.aws.get_object(
+                    code["S3Bucket"], code["S3Key"], code.get("S3ObjectVersion") or ""
+                )
             except AwsError as error:
                 raise AwsError(
                     "InvalidParameterValueException",
@@ -174,9 +175,13 @@ class LambdaApi(Operations):
             raise NotEmulated("functions from container images")
         raise AwsError("InvalidParameterValueException", "Please provide a source for function code.")
 
-    def _with_layers(self, spec: FunctionSpec, params: Json) -> FunctionSpec:
+    def _checked(self, spec: FunctionSpec, params: Json) -> FunctionSpec:
+        """A function's new settings, when they can be; what of them has no effect is said. Raises AwsError."""
+        spec.check()
         if params.get("Layers"):
             raise NotEmulated("layers by ARN", "Layers from a template's local folders work.")
+        if (params.get("LoggingConfig") or {}).get("SystemLogLevel"):
+            self.functions.warn(spec.name, "LoggingConfig.SystemLogLevel has no effect: START, END and REPORT are text")
         return spec
 
     def _changed(self, function: Function) -> None:
@@ -187,6 +192,7 @@ class LambdaApi(Operations):
 
     async def do_update_function_code(self, params: Json, context: CallContext) -> Json:
         """UpdateFunctionCode."""
+        _refuse(params, "PublishTo")
         function = self._function(params)
         self._check_revision(function.latest.revision, params)
         package = await self._package({**params, "ZipFile": params.get("ZipFile")})
@@ -208,8 +214,7 @@ class LambdaApi(Operations):
         """UpdateFunctionConfiguration."""
         function = self._function(params)
         self._check_revision(function.latest.revision, params)
-        spec = self._with_layers(_configured(function.latest.spec, params), params)
-        spec.check()
+        spec = self._checked(_configured(function.latest.spec, params), params)
         function.latest = replace(function.latest, spec=spec, modified=time.time(), revision=new_uuid())
         self._changed(function)
         return self._configuration(function, function.latest)
@@ -275,6 +280,7 @@ class LambdaApi(Operations):
 
     def do_publish_version(self, params: Json, context: CallContext) -> Json:
         """PublishVersion."""
+        _refuse(params, "PublishTo")
         function = self._function(params)
         self._check_revision(function.latest.revision, params)
         expected = params.get("CodeSha256")
@@ -403,6 +409,8 @@ class LambdaApi(Operations):
         }
         if spec.environment:
             shape["Environment"] = {"Variables": dict(spec.environment)}
+        if spec.kms_key_arn:
+            shape["KMSKeyArn"] = spec.kms_key_arn
         if spec.dead_letter_arn:
             shape["DeadLetterConfig"] = {"TargetArn": spec.dead_letter_arn}
         if spec.log_format.upper() == "JSON":
@@ -422,21 +430,38 @@ _SETTINGS: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
     ("TracingConfig", "tracing", lambda value: value.get("Mode") or "PassThrough"),
     ("EphemeralStorage", "ephemeral_storage_mb", lambda value: value["Size"]),
     ("Architectures", "architecture", lambda value: value[0]),
+    ("KMSKeyArn", "kms_key_arn", str),
 )
+_LOGGING = (("LogFormat", "log_format"), ("ApplicationLogLevel", "log_level"), ("LogGroup", "log_group"))
+
+
+_REFUSED = (
+    "VpcConfig", "FileSystemConfigs", "ImageConfig", "SnapStart", "CapacityProviderConfig", "CodeSigningConfigArn",
+    "DurableConfig", "PublishTo", "TenancyConfig",
+)  # fmt: skip
+
+
+def _snap_start(params: Json) -> Json:
+    wish: Json = params.get("SnapStart") or {}
+    return {} if wish.get("ApplyOn") == "None" else wish
+
+
+def _refuse(params: Json, *names: str) -> None:
+    """Raise NotEmulated when one of these members is given and not empty."""
+    for name in names:
+        given = params.get(name)
+        if any(given.values()) if isinstance(given, dict) else given:
+            raise NotEmulated(f"the {name} of a function")
 
 
 def _configured(spec: FunctionSpec, params: Json) -> FunctionSpec:
     """The settings with what a request gives."""
     changes = {field: read(params[name]) for name, field, read in _SETTINGS if params.get(name) is not None}
     logging = params.get("LoggingConfig") or {}
-    for name, field in (("LogFormat", "log_format"), ("ApplicationLogLevel", "log_level"), ("LogGroup", "log_group")):
+    for name, field in _LOGGING:
         if logging.get(name):
             changes[field] = logging[name]
-    for name in ("VpcConfig", "FileSystemConfigs", "ImageConfig", "SnapStart", "CapacityProviderConfig"):
-        if params.get(name) and any((params[name] if isinstance(params[name], dict) else {"": 1}).values()):
-            if name == "SnapStart" and params[name].get("ApplyOn") == "None":
-                continue
-            raise NotEmulated(f"the {name} of a function")
+    _refuse({**params, "SnapStart": _snap_start(params)}, *_REFUSED)
     return replace(spec, **changes)
 
 

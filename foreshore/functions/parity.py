@@ -15,7 +15,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Container images, layers by ARN, VPC, EFS, SnapStart",
         "no",
-        "refused; layers from local folders work in templates",
+        "refused; a template's VpcConfig and SnapStart are a WARN, its layers from local folders work",
     ),
     ("Cold start", "yes", "forked from a warm server on Linux; a new process on macOS and Windows"),
     ("Init: 10 s limit, second try inside the first invocation, INIT_REPORT", "yes", ""),
@@ -24,7 +24,13 @@ ROWS: list[tuple[str, str, str]] = [
     ("Memory limit", "partly", "Linux: resident memory read every 5 ms; MemorySize does not slow the CPU"),
     ("Ephemeral storage limit, read-only /var/task", "no", "the code folder is the user's own"),
     ("Freeze between invocations", "yes", "SIGSTOP after 50 ms of idleness"),
-    ("Log lines START, END, REPORT, log tail, JSON log format", "yes", "go to the trace store, not to CloudWatch Logs"),
+    ("Log lines START, END, REPORT, log tail", "yes", "go to the trace store, not to CloudWatch Logs"),
+    (
+        "LogFormat JSON",
+        "partly",
+        "ApplicationLogLevel and the runtime's own lines; START, END and REPORT stay text, SystemLogLevel is a WARN",
+    ),
+    ("KMSKeyArn", "partly", "kept and shown; nothing is encrypted"),
     ("Reserved concurrency and throttling", "yes", ""),
     (
         "Account concurrency of 1,000",
@@ -69,7 +75,12 @@ ROWS: list[tuple[str, str, str]] = [
     ),
     ("Tumbling windows", "partly", "a restart begins the open window anew; not together with parallel lanes"),
     ("Event sources: Kafka, MQ, DocumentDB", "no", "refused"),
+    (
+        "Event sources: provisioned pollers, metrics, logging",
+        "no",
+        "refused by the API, a WARN for a template; a KMSKeyArn for filters is not used",
+    ),
     ("Environment variables", "partly", "AWS's, without the X-Ray daemon's address: there is no daemon here"),
     ("Extensions and Telemetry API", "no", "the Runtime API answers 404 and says so in the log"),
-    ("Code signing, capacity providers, durable executions, recursion loop control", "no", "refused"),
+    ("Code signing, capacity providers, durable executions, tenants, recursion loop control", "no", "refused"),
 ]

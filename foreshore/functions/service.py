@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -136,10 +136,11 @@ class Functions:
         function = self.registry.get(self.registry.name_of(name))
         return self.registry.publish(function, time.time(), new_uuid()).spec.version
 
-    def put_alias(self, name: str, alias: str, version: str) -> str:
-        """Make or move an alias. Gives its ARN."""
+    def put_alias(self, name: str, alias: str, version: str, extra: Mapping[str, float] | None = None) -> str:
+        """Make or move an alias; `extra` is one more version with the share of calls it gets. Gives its ARN."""
         function = self.registry.get(self.registry.name_of(name))
-        function.aliases[alias] = Alias(alias, version, revision=new_uuid())
+        other, weight = next(iter((extra or {}).items()), ("", 0.0))
+        function.aliases[alias] = Alias(alias, version, extra_version=other, extra_weight=weight, revision=new_uuid())
         return self.registry.arn(function.name, alias)
 
     async def create_event_source_mapping(self, properties: dict[str, Any]) -> str:

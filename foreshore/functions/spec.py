@@ -110,6 +110,7 @@ class FunctionSpec:
     log_group: str = ""
     tracing: str = "PassThrough"
     dead_letter_arn: str = ""
+    kms_key_arn: str = ""
     on_success: str = ""
     on_failure: str = ""
     retries: int = 2
@@ -147,6 +148,7 @@ class FunctionSpec:
             log_level=str(logging.get("ApplicationLogLevel", "")),
             log_group=str(logging.get("LogGroup", "")),
             tracing=str((properties.get("TracingConfig") or {}).get("Mode", "PassThrough")),
+            kms_key_arn=str(properties.get("KmsKeyArn") or ""),
             dead_letter_arn=str((properties.get("DeadLetterConfig") or {}).get("TargetArn", "")),
         )
         if properties.get("PackageType") == "Image":

@@ -83,6 +83,10 @@ class Resources:
         kept = {key: value for key, value in described.items() if value is not None}
         params = {"thingTypeName": name, "thingTypeProperties": kept}
         self._create_or("CreateThingType", "UpdateThingType", {**params, "tags": properties.get("Tags")}, params)
+        if properties.get("DeprecateThingType") is not None:
+            self._call(
+                "DeprecateThingType", thingTypeName=name, undoDeprecate=not _flag(properties["DeprecateThingType"])
+            )
 
     def _thing_group(self, name: str, properties: Properties) -> None:
         given = properties.get("ThingGroupProperties") or {}

@@ -10,10 +10,11 @@ import pytest
 
 from foreshore.cloud.backend import Backend
 from foreshore.cloud.endpoint import Endpoint
+from foreshore.cloud.known_properties import ACTED_ON
 from foreshore.cloud.sam import expand
 from foreshore.cloud.stack import Stack
 from foreshore.errors import NotEmulated, UserError
-from foreshore.provision import Provisioner, Rooms
+from foreshore.provision import TYPES, Provisioner, Rooms
 
 TEMPLATE = {
     "Resources": {
@@ -128,6 +129,9 @@ def test_a_type_that_nobody_makes_is_an_error(tmp_path):
     [
         ("AWS::ApiGatewayV2::Stage", {"StageName": "s", "StageVariables": {"a": "b"}}, "stage variables"),
         ("AWS::Lambda::Url", {"TargetFunctionArn": "arn:f", "InvokeMode": "RESPONSE_STREAM"}, "streaming"),
+        ("AWS::ApiGatewayV2::Api", {"Name": "chat", "ProtocolType": "WEBSOCKET"}, "WEBSOCKET APIs are not"),
+        ("AWS::ApiGatewayV2::Api", {"Name": "a", "Target": "arn:f"}, "Target alone are not"),
+        ("AWS::Lambda::Function", {"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/x"}]}, "file systems"),
     ],
 )
 def test_settings_without_effect_are_refused(tmp_path, kind, properties, words):
@@ -161,6 +165,32 @@ def test_an_exports_name_is_taken_once(tmp_path):
     stack = Stack("first", tmp_path / "first.yaml", EXPORTER, "us-east-1", "000000000000")
     with pytest.raises(UserError, match="an export first-Table exists already"):
         asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None)), None, {"first-Table": "x"}))
+
+
+def test_properties_without_effect_are_named(tmp_path):
+    function = {"Runtime": "python3.12", "VpcConfig": {"SubnetIds": ["s"]}, "SnapStart": {}, "Tags": [], "Timeout": 3}
+    stage = {"ApiId": "a", "StageName": "$default", "AccessLogSettings": {"DestinationArn": "d"}}
+    template = {
+        "Resources": {
+            "F": {"Type": "AWS::Lambda::Function", "Properties": function},
+            "S": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": stage},
+            "P": {"Type": "AWS::Lambda::Permission", "Properties": {"Action": "lambda:InvokeFunction"}},
+        }
+    }
+    notes = []
+    stack = Stack("app", tmp_path / "template.yaml", template, "us-east-1", "000000000000")
+    asyncio.run(stack.deploy({}, Provisioner(Rooms(None, None), notes.append), None))
+    assert notes == [
+        "app: F: VpcConfig of AWS::Lambda::Function has no effect here",
+        "app: S: AccessLogSettings of AWS::ApiGatewayV2::Stage has no effect here",
+    ]
+
+
+def test_every_type_says_which_properties_it_acts_on():
+    assert set(ACTED_ON) <= set(TYPES)
+    rest = {name.split("::")[-1] for name in set(TYPES) - set(ACTED_ON)}
+    policies = {"CachePolicy", "OriginRequestPolicy", "ResponseHeadersPolicy"}
+    assert rest == {"Permission", "CloudFrontOriginAccessIdentity", "OriginAccessControl"} | policies
 
 
 def test_circles_are_refused(tmp_path):

@@ -221,6 +221,8 @@ def test_the_api_of_mappings(world):
     made = client.create_event_source_mapping(EventSourceArn=arn, FunctionName="fn", BatchSize=5)
     with pytest.raises(ClientError, match="already exists"):
         client.create_event_source_mapping(EventSourceArn=arn, FunctionName="fn")
+    with pytest.raises(ClientError, match="NotEmulated"):
+        client.update_event_source_mapping(UUID=made["UUID"], MetricsConfig={"Metrics": ["EventCount"]})
     updated = client.update_event_source_mapping(UUID=made["UUID"], Enabled=False, BatchSize=3)
     assert updated["BatchSize"] == 3
     assert client.get_event_source_mapping(UUID=made["UUID"])["State"] == "Disabled"

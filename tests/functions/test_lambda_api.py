@@ -66,6 +66,12 @@ def test_a_new_function(client, create):
         ({"Layers": ["arn:aws:lambda:us-east-1:000000000000:layer:l:1"]}, "NotEmulated"),
         ({"VpcConfig": {"SubnetIds": ["subnet-12345678"], "SecurityGroupIds": ["sg-12345678"]}}, "NotEmulated"),
         ({"SnapStart": {"ApplyOn": "PublishedVersions"}}, "NotEmulated"),
+        (
+            {"CodeSigningConfigArn": "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-" + "0" * 17},
+            "NotEmulated",
+        ),
+        ({"DurableConfig": {"ExecutionTimeout": 60}}, "NotEmulated"),
+        ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "NotEmulated"),
     ],
 )
 def test_settings_that_are_refused(client, create, settings, code):
@@ -73,6 +79,52 @@ def test_settings_that_are_refused(client, create, settings, code):
         create(**settings)
     assert raised.value.response["Error"]["Code"] == code
     assert client.list_functions()["Functions"] == []
+
+
+def test_what_an_invocation_may_not_ask_for(client, create):
+    create()
+    refused(client.invoke, "NotEmulated", FunctionName="fn", TenantId="t")
+    refused(client.invoke, "NotEmulated", FunctionName="fn", DurableExecutionName="d")
+
+
+def test_settings_that_are_kept_or_said_to_have_no_effect(edge, client, create):
+    key = "arn:aws:kms:us-east-1:000000000000:key/k"
+    made = create(
+        KMSKeyArn=key, SnapStart={"ApplyOn": "None"}, LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN"}
+    )
+    assert made["KMSKeyArn"] == key
+    assert any(line.startswith("LoggingConfig.SystemLogLevel has no effect") for line in edge.lines())
+
+
+def test_a_version_of_an_object(make_edge, package, backend_port):
+    edge = make_edge(backend_port=backend_port)
+    s3, functions = edge.boto3("s3"), edge.boto3("lambda")
+    s3.create_bucket(Bucket="versioned")
+    s3.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    versions = [
+        s3.put_object(
+            Bucket="versioned", Key="code.zip", Body=package({"app.py": f"def handler(e, c): return {number}\n"})
+        )["VersionId"]
+        for number in (1, 2)
+    ]
+    code = {"S3Bucket": "versioned", "S3Key": "code.zip"}
+    functions.create_function(
+        FunctionName="fn", Role=ROLE, Runtime="python3.12", Handler="app.handler",
+        Code={**code, "S3ObjectVersion": versions[0]},
+    )  # fmt: skip
+    assert value(functions) == 1
+    functions.update_function_code(FunctionName="fn", **code)
+    assert value(functions) == 2
+
+
+def test_a_templates_alias_of_two_versions(edge, client, create):
+    create()
+    for _ in range(2):
+        edge.functions.publish_version("fn")
+        client.update_function_configuration(FunctionName="fn", Environment={"Variables": {"AB": "b"}})
+    edge.functions.put_alias("fn", "live", "1", {"2": 0.25})
+    weights = client.get_alias(FunctionName="fn", Name="live")["RoutingConfig"]["AdditionalVersionWeights"]
+    assert weights == {"2": 0.25}
 
 
 def test_packages_that_are_refused(client):

@@ -29,6 +29,9 @@ def test_types_are_made_and_made_anew(edge):
         for kind, name, properties in template(floor):
             edge.iot.resources.make(kind, name, properties)
 
+    async def make_one(kind, name, properties):
+        edge.iot.resources.make(kind, name, properties)
+
     assert {kind for kind, _, _ in template(1)} == set(edge.iot.resources.types())
     for floor in (1, 2):
         edge.run(make(floor))
@@ -37,4 +40,7 @@ def test_types_are_made_and_made_anew(edge):
     assert iot.list_things_in_thing_group(thingGroupName="d")["things"] == ["t"]
     assert json.loads(iot.get_policy(policyName="p")["policyDocument"]) == DOCUMENT
     assert iot.list_thing_principals(thingName="t")["principals"] == [principal]
+    for deprecated in (True, False):
+        edge.run(make_one("AWS::IoT::ThingType", "k", {"DeprecateThingType": deprecated}))
+        assert iot.describe_thing_type(thingTypeName="k")["thingTypeMetadata"]["deprecated"] is deprecated
     assert iot.describe_role_alias(roleAlias="r")["roleAliasDescription"]["credentialDurationSeconds"] == 900
