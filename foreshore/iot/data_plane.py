@@ -21,7 +21,7 @@ from foreshore.iot.access import Identity
 from foreshore.iot.listing import tokens
 from foreshore.iot.mqtt.access import ClientInfo
 from foreshore.iot.mqtt.topics import is_topic
-from foreshore.iot.presence import Presence
+from foreshore.iot.presence import Presence, connection_of
 from foreshore.iot.store import Document
 from foreshore.seams import Publication
 from foreshore.shapes.service_model import CallContext, OperationHandler
@@ -214,13 +214,7 @@ class DataPlane:
             answer["thingName"] = known.thing
             answer["connectedSince" if known.connected else "disconnectedSince"] = known.timestamp_ms
             answer["disconnectReason"] = known.disconnect_reason or None
-        if client is not None:
-            answer["cleanSession"] = client.clean
-            answer["keepAliveDuration"] = client.keep_alive
-            answer["sessionExpiry"] = client.session_expiry_s
-            if params.get("includeSocketInformation"):
-                answer["sourceIp"], answer["sourcePort"] = client.source_ip, client.source_port
-        return answer
+        return {**answer, **connection_of(client, bool(params.get("includeSocketInformation")))}
 
     def delete_connection(self, params: Params, context: CallContext) -> None:
         """DeleteConnection: ends the connection, and its session with `cleanSession`; its will is sent or not."""

@@ -15,8 +15,8 @@ from typing import Any
 from foreshore.errors import AwsError
 from foreshore.iot.listing import tokens
 from foreshore.iot.registry import Registry, merged_attributes
+from foreshore.iot.search import QUERY_VERSION, check_query_version, parse_query
 from foreshore.iot.search import Document as Indexed
-from foreshore.iot.search import parse_query
 from foreshore.iot.store import Document, Ground, Tags
 from foreshore.shapes.service_model import CallContext, OperationHandler
 
@@ -24,7 +24,6 @@ Params = dict[str, Any]
 MAX_GROUPS_OF_THING = 10
 MAX_DEPTH = 7
 DEFAULT_INDEX = "AWS_Things"
-QUERY_VERSION = "2017-09-30"
 
 
 class ThingGroups:
@@ -168,6 +167,7 @@ class ThingGroups:
 
     def create_dynamic(self, params: Params, context: CallContext) -> Document:
         """CreateDynamicThingGroup."""
+        check_query_version(params)
         parse_query(params["queryString"])
         self._check_index(params.get("indexName"))
         query = {
@@ -225,6 +225,7 @@ class ThingGroups:
         group = self.find(params["thingGroupName"])
         if "queryString" not in group:
             raise AwsError("InvalidRequestException", "This is a static group.", 400)
+        check_query_version(params)
         if "queryString" in params:
             parse_query(params["queryString"])
         self._check_index(params.get("indexName"))

@@ -19,9 +19,9 @@ import orjson
 from foreshore.errors import AwsError
 from foreshore.iot.groups import ThingGroups
 from foreshore.iot.listing import tokens
-from foreshore.iot.presence import Presence
+from foreshore.iot.presence import Presence, connection_of
 from foreshore.iot.registry import Registry
-from foreshore.iot.search import as_text, parse_query, values_at
+from foreshore.iot.search import as_text, check_query_version, parse_query, values_at
 from foreshore.iot.shadow_documents import delta
 from foreshore.iot.store import Document, Ground
 from foreshore.shapes.service_model import CallContext, OperationHandler
@@ -165,6 +165,7 @@ class FleetIndex:
     def _found(self, params: Params) -> list[Document]:
         index = params.get("indexName", THINGS)
         self._check_index(index)
+        check_query_version(params)
         query = parse_query(params["queryString"])
         if index == GROUPS:
             documents = [self._group(each) for each in self.groups.kind.values()]
@@ -265,6 +266,8 @@ class FleetIndex:
             "connected": known.connected,
             "timestamp": known.timestamp_ms / 1000,
             "disconnectReason": known.disconnect_reason or ("NONE" if known.connected else "UNKNOWN"),
+            "clientId": name,
+            **connection_of(known.client, bool(params.get("includeSocketInformation"))),
         }
 
 

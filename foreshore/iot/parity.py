@@ -168,7 +168,12 @@ ROWS: list[tuple[str, str, str]] = [
         "Gives localhost:<HTTPS port> for every type, localhost alone with --port-443. Like AWS's port 443 it takes "
         "HTTPS, WebSocket, and MQTT by ALPN; MQTT over mutual TLS without ALPN has a port of its own (endpoints.json).",
     ),
-    ("Domain configurations", "partly", "Kept; the authorizer is in force by SNI. No custom server certificates."),
+    (
+        "Domain configurations",
+        "partly",
+        "Kept; the authorizer is in force by SNI. Authentication type, application protocol and TLS policy are not "
+        "enforced (a WARN). Server certificates, OCSP and client certificate functions answer NotEmulated.",
+    ),
     ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),
     (
         "Device Defender (audit, detect, security profiles, mitigation), software packages, streams, OTA updates, "

@@ -144,6 +144,20 @@ class Presence:
         self._send(f"$aws/events/subscriptions/{kind}/{client.client_id}", event)
 
 
+def connection_of(client: ClientInfo | None, with_sockets: bool) -> dict[str, Any]:
+    """What GetConnection and GetThingConnectivityData tell of a connection; {} when nothing more is known of it."""
+    if client is None:
+        return {}
+    shown: dict[str, Any] = {
+        "cleanSession": client.clean,
+        "keepAliveDuration": client.keep_alive,
+        "sessionExpiry": client.session_expiry_s,
+    }
+    if with_sockets:
+        shown |= {"sourceIp": client.source_ip, "sourcePort": client.source_port}
+    return shown
+
+
 def _thing_of(client: ClientInfo) -> str | None:
     """AWS names the thing when the principal belongs to it exclusively."""
     identity = client.identity

@@ -42,6 +42,7 @@ CLAIM_S = 300
 """Seconds a trusted user's claim certificate lasts (CreateProvisioningClaim)."""
 
 MAX_VERSIONS = 5
+HOOK_PAYLOAD = "2020-04-01"
 FILTERS = ("$aws/certificates/create/+", "$aws/certificates/create-from-csr/+", "$aws/provisioning-templates/+/provision/+")  # fmt: skip  # noqa: E501
 _REQUEST = re.compile(r"\$aws/(?:certificates/(create|create-from-csr)|provisioning-templates/([^/]+)/provision)/(json|cbor)$")  # fmt: skip  # noqa: E501
 _SUBJECT = (
@@ -129,8 +130,7 @@ class Provisioning:
             extra = {"resourceId": name, "resourceArn": self._arn(name)}
             raise AwsError("ResourceAlreadyExistsException", f"Template {name} already exists.", 409, extra)
         kind = params.get("type", "FLEET_PROVISIONING")
-        if kind == "JITP" and params.get("preProvisioningHook"):
-            raise invalid("Only FLEET_PROVISIONING templates have a pre-provisioning hook.")
+        _check_hook(params.get("preProvisioningHook"), kind)
         parse(params["templateBody"])
         now = self._ground.clock()
         template = {
@@ -157,8 +157,7 @@ class Provisioning:
             self._version(template, version)
         names = ("description", "enabled", "defaultVersionId", "provisioningRoleArn", "preProvisioningHook")
         given = {name: params[name] for name in names if params.get(name) is not None}
-        if given.get("preProvisioningHook") and template["type"] == "JITP":
-            raise invalid("Only FLEET_PROVISIONING templates have a pre-provisioning hook.")
+        _check_hook(given.get("preProvisioningHook"), template["type"])
         if params.get("removePreProvisioningHook"):
             given["preProvisioningHook"] = None
         self._save(template, **given)
@@ -410,6 +409,14 @@ def certificate_parameters(certificate: Document) -> dict[str, str]:
         for attribute in subject.get_attributes_for_oid(oid)[:1]:
             found[f"AWS::IoT::Certificate::{name}"] = str(attribute.value)
     return found
+
+
+def _check_hook(hook: Document | None, kind: str) -> None:
+    """Raise AwsError for a pre-provisioning hook that a template of this type can't have."""
+    if hook and kind == "JITP":
+        raise invalid("Only FLEET_PROVISIONING templates have a pre-provisioning hook.")
+    if hook and hook.get("payloadVersion", HOOK_PAYLOAD) != HOOK_PAYLOAD:
+        raise invalid(f"The payload version of a pre-provisioning hook has to be {HOOK_PAYLOAD}.")
 
 
 def _claim_policy(arn: Callable[[str], str], name: str) -> str:

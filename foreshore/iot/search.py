@@ -43,6 +43,7 @@ _TOKEN = re.compile(
 )
 _BARE_FIELDS = ("thingName", "thingTypeName", "thingGroupNames", "thingGroupName", "attributes", "shadow")
 _LEADING = re.compile(r"[*?].")
+QUERY_VERSION = "2017-09-30"
 
 
 def _broken(text: str) -> AwsError:
@@ -167,6 +168,13 @@ class _Parser:
             raise _broken(f"more than {MAX_TERMS} terms")
         if self.leading > 1:
             raise _broken("more than one term with a leading wildcard")
+
+
+def check_query_version(params: Mapping[str, Any]) -> None:
+    """Raise AwsError InvalidQueryException for a `queryVersion` that is not AWS's only one."""
+    version = params.get("queryVersion", QUERY_VERSION)
+    if version != QUERY_VERSION:
+        raise _broken(f"the query version {version} is not supported, {QUERY_VERSION} is")
 
 
 @lru_cache(maxsize=1024)

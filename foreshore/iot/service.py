@@ -126,7 +126,7 @@ class IotCore:
         self.policies = PolicyResources(ground, self.tags)
         self.registry = Registry(ground, self.tags)
         self.role_aliases = RoleAliases(ground, self.tags)
-        self.settings = Settings(ground, self.tags, self.endpoint)
+        self.settings = Settings(ground, self.tags, self.endpoint, self._warn)
         self.registry.events = RegistryEvents(ground, self.settings, self.publish)
         self.authorization = Authorization(self.certificates, self.policies, self.registry, self.arns)
         self.access = PolicyAccess(self.certificates, self.policies, self.registry, self.arns)
@@ -514,6 +514,10 @@ class IotCore:
         """What the fleet index holds of a thing has changed; policies may hang on a dynamic group that asks for it."""
         if self.groups.depend_on(field):
             self.ground.changed()
+
+    def _warn(self, text: str) -> None:
+        """Say that something is taken and does less than on AWS."""
+        self._log(LogLine(time.time_ns(), "iot", "iot", "WARN", "", text))
 
     def _thing_changed(self, name: str) -> None:
         """A thing that is gone has no jobs before itself any more."""

@@ -20,12 +20,14 @@ EVENT_TYPES = (
     "THING", "THING_GROUP", "THING_TYPE", "THING_GROUP_MEMBERSHIP", "THING_GROUP_HIERARCHY", "THING_TYPE_ASSOCIATION",
     "JOB", "JOB_EXECUTION", "POLICY", "CERTIFICATE", "CA_CERTIFICATE",
 )  # fmt: skip
+_KEPT_OF_DOMAINS = ("applicationProtocol", "authenticationType", "tlsConfig")
 
 
 class Settings:
-    """Settings of the account. `endpoint(type)` gives `host:port` of an endpoint type."""
+    """Settings of the account. `endpoint(type)` gives `host:port` of an endpoint type; `warn` logs a line."""
 
-    def __init__(self, ground: Ground, tags: Tags, endpoint: Callable[[str], str]) -> None:
+    def __init__(self, ground: Ground, tags: Tags, endpoint: Callable[[str], str], warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._ground = ground
         self._tags = tags
         self._endpoint = endpoint
@@ -146,8 +148,7 @@ class Settings:
             raise AwsError(
                 "ResourceAlreadyExistsException", "Domain configuration with given name already exists.", 409
             )
-        if params.get("serverCertificateArns"):
-            raise NotEmulated("server certificates of custom domains", "The local CA signs for all endpoints.")
+        self._check_domain(params)
         document = {key: value for key, value in params.items() if key != "tags"}
         document |= {
             "domainConfigurationArn": self._domain_arn(name),
@@ -165,6 +166,19 @@ class Settings:
         self._tags.set(self._domain_arn(name), params.get("tags"))
         return {"domainConfigurationName": name, "domainConfigurationArn": self._domain_arn(name)}
 
+    def _check_domain(self, params: Params) -> None:
+        """Raise NotEmulated for what a domain would check and does not here; say what is only kept."""
+        if params.get("serverCertificateArns"):
+            raise NotEmulated("server certificates of custom domains", "The local CA signs for all endpoints.")
+        if (params.get("serverCertificateConfig") or {}).get("enableOCSPCheck"):
+            raise NotEmulated("OCSP checks of server certificates")
+        if (params.get("clientCertificateConfig") or {}).get("clientCertificateCallbackArn"):
+            raise NotEmulated("functions that are asked about client certificates")
+        kept = [name for name in _KEPT_OF_DOMAINS if params.get(name) not in (None, "DEFAULT", {})]
+        if kept:
+            name = params["domainConfigurationName"]
+            self._warn(f"domain configuration {name}: {', '.join(kept)} is kept and not enforced")
+
     def describe_domain(self, params: Params, context: CallContext) -> Document:
         """DescribeDomainConfiguration."""
         found = self._find_domain(params["domainConfigurationName"])
@@ -173,6 +187,7 @@ class Settings:
     def update_domain(self, params: Params, context: CallContext) -> Document:
         """UpdateDomainConfiguration."""
         document = dict(self._find_domain(params["domainConfigurationName"]))
+        self._check_domain(params)
         if params.get("removeAuthorizerConfig"):
             document.pop("authorizerConfig", None)
         if params.get("domainConfigurationStatus", document["domainConfigurationStatus"]) != document["domainConfigurationStatus"]:  # fmt: skip  # noqa: E501

@@ -13,12 +13,14 @@ from foreshore.seams import InvokeResult
 
 
 class Edge:
-    """IoT Core's APIs on a free port. `invoke` is what Lambda would answer: function name to (event) -> bytes."""
+    """IoT Core's APIs on a free port. `invoke` is what Lambda would answer: function name to (event) -> bytes;
+    `logs` what was logged."""
 
     def __init__(self, folder):
         self.folder = folder
         self.functions = {}
         self.clients = []
+        self.logs = []
         self.loop = asyncio.new_event_loop()
         self.failure = None
         self._ready = threading.Event()
@@ -52,7 +54,7 @@ class Edge:
             region="us-east-1",
             account="000000000000",
             span=lambda span: None,
-            log=lambda line: None,
+            log=self.logs.append,
             invoke=self._invoke,
             backend_url=lambda: "http://127.0.0.1:9",
             rate_limits=False,

@@ -137,6 +137,9 @@ def test_dynamic_groups_and_search(edge):
     assert found["connectivity"]["connected"] is False
     assert len(pages(iot.search_index, "things", queryString="lamp*")) == 6
     assert [each["thingGroupName"] for each in iot.search_index(indexName="AWS_ThingGroups", queryString="warm")["thingGroups"]] == ["warm"]  # fmt: skip  # noqa: E501
+    assert code_of(iot.get_cardinality, queryString="*", queryVersion="2016-01-01") == "InvalidQueryException"
+    group = {"thingGroupName": "old", "queryString": "*", "queryVersion": "2016-01-01"}
+    assert code_of(iot.create_dynamic_thing_group, **group) == "InvalidQueryException"
     statistics = iot.get_statistics(queryString="*", aggregationField="attributes.temperature")["statistics"]
     assert (statistics["count"], statistics["maximum"], statistics["sum"]) == (6, 40.0, 101.0)
     assert iot.get_cardinality(queryString="*", aggregationField="attributes.floor")["cardinality"] == 3
@@ -369,7 +372,11 @@ def test_role_aliases_settings_and_domains(edge):
     iot.delete_v2_logging_level(targetType="THING_GROUP", targetName="g")
     iot.set_logging_options(loggingOptionsPayload={"roleArn": role, "logLevel": "ERROR"})
     assert iot.get_logging_options()["logLevel"] == "ERROR"
-    iot.create_domain_configuration(domainConfigurationName="d")
+    ocsp, callback = {"enableOCSPCheck": True}, {"clientCertificateCallbackArn": role}
+    for settings in ({"serverCertificateConfig": ocsp}, {"clientCertificateConfig": callback}):
+        assert code_of(iot.create_domain_configuration, domainConfigurationName="d", **settings) == "NotEmulated"
+    iot.create_domain_configuration(domainConfigurationName="d", authenticationType="CUSTOM_AUTH")
+    assert "domain configuration d: authenticationType is kept and not enforced" in [each.text for each in edge.logs]
     assert iot.describe_domain_configuration(domainConfigurationName="d")["domainConfigurationStatus"] == "ENABLED"
     assert code_of(iot.delete_domain_configuration, domainConfigurationName="d") == "InvalidRequestException"
     iot.update_domain_configuration(domainConfigurationName="d", domainConfigurationStatus="DISABLED")

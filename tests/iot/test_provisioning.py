@@ -154,6 +154,8 @@ def test_cbor_and_refusals(edge):
 
 def test_a_hook_allows_denies_and_overrides(edge):
     hook = {"payloadVersion": "2020-04-01", "targetArn": "arn:aws:lambda:us-east-1:000000000000:function:hook"}
+    with pytest.raises(ClientError, match="payload version"):
+        make_template(edge.client(), preProvisioningHook={**hook, "payloadVersion": "2019-01-01"})
     make_template(edge.client(), preProvisioningHook=hook)
     events, topic = [], "$aws/provisioning-templates/fleet/provision/json"
     made = ask(edge, "$aws/certificates/create/json", b"")[1]

@@ -307,7 +307,7 @@ def test_a_registered_certificate_without_files_is_the_users_to_mend(tmp_path):
 def test_retained_messages_and_connections_over_the_api(tmp_path):
     async def main():
         async with running(tmp_path) as iot:
-            data = iot.client("iot-data")
+            data, control = iot.client("iot-data"), iot.client("iot")
 
             def use():
                 data.publish(topic="r/a", payload=b"kept", retain=True, qos=1)
@@ -338,6 +338,12 @@ def test_retained_messages_and_connections_over_the_api(tmp_path):
             def look():
                 found = data.get_connection(clientId="d1", includeSocketInformation=True)
                 assert found["connected"] is True and found["sourceIp"] == "127.0.0.1"
+                things = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS"}
+                control.update_indexing_configuration(thingIndexingConfiguration=things)
+                same = ("cleanSession", "keepAliveDuration", "sessionExpiry", "sourceIp", "sourcePort", "clientId")
+                asked = control.get_thing_connectivity_data(thingName="d1", includeSocketInformation=True)
+                assert {name: asked[name] for name in same} == {name: found[name] for name in same}
+                assert "sourceIp" not in control.get_thing_connectivity_data(thingName="d1")
                 subscriptions = data.list_subscriptions(clientId="d1")["subscriptions"]
                 assert subscriptions == [{"topicFilter": "devices/d1/in", "qos": 1}]
 
