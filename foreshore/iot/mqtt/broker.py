@@ -22,6 +22,7 @@ from foreshore.iot.mqtt.limits import (
     NEVER,
     RESERVED_SUBSCRIBE,
     clamp_keep_alive,
+    share_is_full,
     topic_problem,
 )
 from foreshore.iot.mqtt.routing import identifiers
@@ -223,12 +224,15 @@ class Core(Deliveries):
             return
         reasons: list[int] = []
         granted: list[tuple[Subscription, bool]] = []
+        if limits.aws and connection.version == 4:
+            for one in packet.requests:  # Before any is granted: what is refused leaves nothing behind.
+                code = self._subscribe_problem(connection, one, len(packet.requests))
+                if code not in (0, reason.QUOTA_EXCEEDED):
+                    connection.close(code, "AUTH_ERROR" if code == reason.NOT_AUTHORIZED else "CLIENT_ERROR")
+                    return
         for one in packet.requests:
             code = self._subscribe_problem(connection, one, len(packet.requests))
             if code:
-                if limits.aws and connection.version == 4 and code != reason.QUOTA_EXCEEDED:
-                    connection.close(code, "AUTH_ERROR" if code == reason.NOT_AUTHORIZED else "CLIENT_ERROR")
-                    return
                 reasons.append(code if connection.version == 5 else reason.SUBACK_FAILURE_311)
                 continue
             reasons.append(one.qos)
@@ -259,11 +263,11 @@ class Core(Deliveries):
             return limits.denied_filter
         if limits.max_filters and count > limits.max_filters:
             return reason.QUOTA_EXCEEDED
-        if (
-            limits.max_subscriptions
-            and one.filter not in session.subscriptions
-            and len(session.subscriptions) >= limits.max_subscriptions
-        ):
+        if one.filter in session.subscriptions:
+            return 0
+        if limits.max_subscriptions and len(session.subscriptions) >= limits.max_subscriptions:
+            return reason.QUOTA_EXCEEDED
+        if share and share_is_full(limits, self.router.share_members, one.filter):
             return reason.QUOTA_EXCEEDED
         return 0
 
@@ -349,6 +353,14 @@ class Core(Deliveries):
         self.over(connection, "CLIENT_INITIATED_DISCONNECT", client_initiated=True)
         self.finish(connection)
 
+    def on_websocket_close(self, connection: Connection) -> None:
+        """The client's Close frame. To AWS it says what DISCONNECT says (IoT Core, "Lifecycle events"); the standard
+        knows DISCONNECT alone, so that the will is sent [MQTT-3.1.2-8]."""
+        session = connection.session
+        if session is not None and session.connection is connection and self.limits.aws:
+            session.will = None
+        self.over(connection, "CLIENT_INITIATED_DISCONNECT", client_initiated=True)
+
     def over(self, connection: Connection, aws: DisconnectReason, *, client_initiated: bool) -> None:
         """A connection has ended: free its session, see to its will, tell the observer."""
         was_open = connection.state == OPEN
@@ -380,14 +392,15 @@ class Core(Deliveries):
             else:
                 self._send_will(session)
         if session.expiry_s != NEVER:
-            self.wheel.add(ended_s + session.expiry_s, lambda: self._session_due(session, ended_s))
+            self.wheel.add(ended_s + session.expiry_s, lambda: self._session_due(session))
 
     def _will_due(self, session: Session, will: codec.Will) -> None:
         if session.connection is None and session.will is will:
             self._send_will(session)
 
-    def _session_due(self, session: Session, ended_s: float) -> None:
-        if session.connection is None and session.ended_s == ended_s:
+    def _session_due(self, session: Session) -> None:
+        """Each leave sets a timer; that of an earlier one finds that the expiry now in force has not passed."""
+        if session.connection is None and self.now - session.ended_s >= session.expiry_s:
             self.end_session(session)
 
     def end_session(self, session: Session) -> None:
@@ -407,7 +420,7 @@ class Core(Deliveries):
         """Nobody will acknowledge what the session kept: hand on what others may take, give up the rest."""
         self._bequeath(session)
         for delivery in (*session.queue, *session.inflight.values()):
-            if delivery is not None:
+            if delivery is not None and not delivery.share:
                 self.settled(delivery)
         session.queue = ()
         session.inflight.clear()

@@ -13,7 +13,7 @@ from foreshore.iot.mqtt import codec, reason
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt.access import ClientInfo, ConnectRequest, DisconnectReason
 from foreshore.iot.mqtt.codec import Ack, Connack, Disconnect, Publish
-from foreshore.iot.mqtt.limits import RESERVED_PUBLISH, topic_problem
+from foreshore.iot.mqtt.limits import RESERVED_PUBLISH, is_answer, properties_too_big, topic_problem
 from foreshore.iot.mqtt.properties import Properties, breach, decode_properties, malformed
 from foreshore.iot.mqtt.routing import Route
 from foreshore.iot.mqtt.session import Delivery, Message, Session, forwardable, trace_property, user_property
@@ -234,7 +234,11 @@ class Connection:
                 return
             route = found
         payload = data[at:stop]
-        if core.limits.max_payload and len(payload) > core.limits.max_payload:
+        if (core.limits.max_payload and len(payload) > core.limits.max_payload) or (
+            len(encoded) > core.limits.max_content_type
+            and properties is not None
+            and properties_too_big(core.limits, properties)
+        ):
             self.refuse_publish(qos, packet_id, reason.QUOTA_EXCEEDED, "CLIENT_ERROR")
             return
         if qos == 2 and self._is_repeated(packet_id):
@@ -314,7 +318,8 @@ class Connection:
                 raise breach("neither topic nor alias")
             raise PeerError("topic name", reason.TOPIC_NAME_INVALID if topic else reason.MALFORMED_PACKET)
         retain = first & 1 == 1
-        if topic_problem(core.limits, topic, RESERVED_PUBLISH) or (retain and core.limits.aws and topic[0] == "$"):
+        reserved = core.limits.aws and topic[0] == "$"
+        if topic_problem(core.limits, topic, RESERVED_PUBLISH) or (reserved and (retain or is_answer(topic))):
             self.refuse_publish(qos, packet_id, reason.TOPIC_NAME_INVALID, "CLIENT_ERROR")
             return None
         if not core.access.may_publish(session.identity, topic, retain):

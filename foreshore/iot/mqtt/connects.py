@@ -5,7 +5,7 @@ from __future__ import annotations
 from foreshore.iot.mqtt import codec, reason
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt.connection import Connection
-from foreshore.iot.mqtt.limits import Limits, topic_problem
+from foreshore.iot.mqtt.limits import Limits, is_answer, properties_too_big, topic_problem
 from foreshore.iot.mqtt.properties import Properties
 from foreshore.iot.mqtt.topics import is_topic
 
@@ -25,6 +25,10 @@ def connect_problem(limits: Limits, packet: codec.Connect) -> int:
         return reason.QOS_NOT_SUPPORTED  # [MQTT-3.2.2-12]
     if not is_topic(will.topic) or topic_problem(limits, will.topic, ("$aws/rules/", "$aws/things/")):
         return reason.TOPIC_NAME_INVALID
+    if is_answer(will.topic) and limits.aws:
+        return reason.TOPIC_NAME_INVALID
+    if properties_too_big(limits, will.properties):
+        return reason.QUOTA_EXCEEDED
     return 0
 
 

@@ -214,18 +214,21 @@ class Deliveries(abc.ABC):
         retain = one.retain_as_published and message.retain  # [MQTT-3.3.1-12/13]
         connection = session.connection
         if connection is not None:
-            delivery = self._delivery(session, message, qos, retain, identifiers(one))
+            share = one.filter if one.group is not None else ""
+            delivery = self._delivery(session, message, qos, retain, identifiers(one), share)
             return connection.deliver(delivery)
         if qos and session.expiry_s:
             return self.enqueue(session, self._delivery(session, message, qos, retain, identifiers(one)))
         return False
 
-    def _delivery(self, session: Session, message: Message, qos: int, retain: bool, ids: tuple[int, ...]) -> Delivery:
+    def _delivery(
+        self, session: Session, message: Message, qos: int, retain: bool, ids: tuple[int, ...], share: str = ""
+    ) -> Delivery:
         row = 0
         if qos and self.store is not None and session.expiry_s:
             message.sent_ms = message.sent_ms or self.wall_ms()
             row = self.store.enqueue(session.client_id, message, qos, retain, ids)
-        return Delivery(message, qos, retain, ids, row)
+        return Delivery(message, qos, retain, ids, row, share)
 
     def _deliver_shared(self, group: list[Subscription], message: Message) -> None:
         """One member of the group gets it: a connected one at random, else a persistent one [MQTT-4.8.2-4]."""
@@ -251,8 +254,11 @@ class Deliveries(abc.ABC):
             self.settled(delivery)
 
     def _bequeath(self, session: Session) -> None:
-        """A session ends: what waited with it for its share groups goes to another member, if there is one."""
-        for filter, delivery in self.waiting.abandon(session):
+        """A session ends: what it had of its share groups, unacknowledged or waiting, goes to another member, if there
+        is one (MQTT 5, section 4.8.2; IoT Core, "Shared Subscriptions")."""
+        taken = [one for one in (*session.inflight.values(), *session.queue) if one is not None and one.share]
+        left = [(one.share, one) for one in taken] + self.waiting.abandon(session)
+        for filter, delivery in left:
             for group in self.route(delivery.message.topic).groups:
                 if group[0].filter == filter:
                     self._deliver_shared(group, delivery.message)

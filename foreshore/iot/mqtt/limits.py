@@ -5,10 +5,13 @@ Numbers are from the page "AWS IoT Core endpoints and quotas"; sizes are bytes, 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from foreshore.iot.mqtt import reason
+from foreshore.iot.mqtt.properties import CONTENT_TYPE, CORRELATION_DATA, USER_PROPERTY, Properties
 
 Profile = Literal["aws", "standard"]
 
@@ -53,6 +56,11 @@ class Limits:
     retained_interval: float
     websocket_ttl: float
     denied_filter: int
+    max_user_properties: int = 0
+    max_correlation: int = 0
+    max_content_type: int = 0
+    max_share_members: int = 0
+    max_share_groups: int = 0
     max_queued: int = 20_000
     max_queued_bytes: int = 16 * 1024 * 1024
     max_unsent_bytes: int = 1024 * 1024
@@ -88,6 +96,11 @@ AWS = Limits(
     retained_interval=1.0,
     websocket_ttl=86_400.0,
     denied_filter=reason.NOT_AUTHORIZED,
+    max_user_properties=8 * 1024,
+    max_correlation=8 * 1024,
+    max_content_type=256,
+    max_share_members=100,
+    max_share_groups=100,
 )
 
 STANDARD = Limits(
@@ -140,6 +153,21 @@ RESERVED_SUBSCRIBE = (*RESERVED_PUBLISH[:1], *RESERVED_PUBLISH[2:], "$aws/events
 """Reserved topics a client may use (AWS IoT developer guide, "Reserved topics"); any other `$` topic is refused."""
 
 
+_ANSWER = re.compile(
+    r"\$aws/(?:"
+    r"things/[^/]+/(?:"
+    r"shadow/(?:name/[^/]+/)?(?:(?:get|update|delete)/(?:accepted|rejected)|update/(?:delta|documents))"
+    r"|jobs/(?:notify|notify-next|(?:.+/)?(?:accepted|rejected))"
+    r"|tunnels/notify"
+    r"|defender/metrics/[^/]+/(?:accepted|rejected)"
+    r"|streams/[^/]+/(?:data|description|rejected)/[^/]+)"
+    r"|certificates/.+/(?:accepted|rejected)"
+    r"|provisioning-templates/.+/(?:accepted|rejected)"
+    r"|commands/.+/(?:request(?:/[^/]+)?|response/(?:accepted|rejected)(?:/[^/]+)?))"
+)
+"""Topics whose one "client operation allowed" is Subscribe (AWS IoT developer guide, "Reserved topics")."""
+
+
 def topic_problem(limits: Limits, topic: str, reserved: tuple[str, ...]) -> bool:
     """Whether a profile refuses a (well-formed) topic name or filter for its length, slashes or reserved prefix.
 
@@ -165,3 +193,27 @@ def clamp_keep_alive(limits: Limits, asked: int) -> int:
     if limits.server_keep_alive and asked > limits.server_keep_alive:
         return limits.server_keep_alive
     return asked
+
+
+def share_is_full(limits: Limits, members: Mapping[str, int], filter: str) -> bool:
+    """Whether a share group takes no more members, or the account no more groups. `members` counts them by filter."""
+    if filter in members:
+        return 0 < limits.max_share_members <= members[filter]
+    return 0 < limits.max_share_groups <= len(members)
+
+
+def properties_too_big(limits: Limits, properties: Properties) -> bool:
+    """Whether a PUBLISH's or will's user properties, correlation data or content type exceed their quotas, in bytes."""
+    if not limits.max_user_properties:
+        return False
+    pairs = properties.get(USER_PROPERTY, ())
+    return (
+        sum(len(name.encode()) + len(value.encode()) for name, value in pairs) > limits.max_user_properties
+        or len(properties.get(CORRELATION_DATA, b"")) > limits.max_correlation
+        or len(properties.get(CONTENT_TYPE, "").encode()) > limits.max_content_type
+    )
+
+
+def is_answer(topic: str) -> bool:
+    """Whether a reserved topic is one that the service alone publishes to: clients may only subscribe."""
+    return _ANSWER.fullmatch(topic) is not None

@@ -6,6 +6,7 @@ or policies change, the routes concerned are marked stale in place and rebuilt b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,8 @@ class Router:
         self._tree: TopicTree[Route] = TopicTree(hash_matches_parent=hash_matches_parent)
         self._may_receive = may_receive
         self._heard: dict[str, bool] = {}
+        self.share_members: Counter[str] = Counter()
+        """How many sessions are in each share group, by its whole `$share/` filter."""
 
     def is_heard(self, topic: str) -> bool:
         """Whether there is any filter whose first two levels fit the topic's: a quick look, not a match."""
@@ -127,12 +130,18 @@ class Router:
         """Add a subscription."""
         inner = inner_filter(subscription.filter)
         self._subscriptions.add(inner, subscription)
+        if subscription.group is not None:
+            self.share_members[subscription.filter] += 1
         self._touch(inner)
 
     def remove(self, subscription: Subscription) -> None:
         """Take a subscription away."""
         inner = inner_filter(subscription.filter)
         self._subscriptions.remove(inner, subscription)
+        if subscription.group is not None:
+            self.share_members[subscription.filter] -= 1
+            if not self.share_members[subscription.filter]:
+                del self.share_members[subscription.filter]
         self._touch(inner)
 
     def listen(self, handle: Handle) -> None:

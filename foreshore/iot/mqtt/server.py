@@ -222,6 +222,7 @@ class WebSocketLink(asyncio.Protocol):
         if mqtt:
             self.connection.feed(mqtt)
         if self._frames.closed:
+            self._broker.on_websocket_close(self.connection)
             self.close()
         self._broker.wake()
 

@@ -245,6 +245,17 @@ def test_session_expiry(profile, expiry, last, kept, lost):
     timed(scenario, profile=profile)
 
 
+def test_the_timer_of_an_earlier_leave_does_not_end_a_session():
+    async def scenario(clock, port):
+        for expiry in (1, 60):  # Both leaves fall into one step of the clock.
+            wire = await join(port, "a", clean=False, properties={p.SESSION_EXPIRY: expiry})
+            await gone(wire, clock.broker, "a")
+        clock.pass_time(30)
+        assert (await join(port, "a", clean=False)).connack.session_present
+
+    timed(scenario)
+
+
 def test_the_connack_tells_a_clamped_session_expiry():
     async def scenario(clock, port):
         wire = await join(port, "a", properties={p.SESSION_EXPIRY: 9999})
