@@ -162,7 +162,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + timedelta(days=3650))
+            .not_valid_after(max(DEVICE_YEARS_END, now + timedelta(days=3650)))
             .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
             .add_extension(_usage(ca=True), critical=True)
             .add_extension(ski, critical=False)

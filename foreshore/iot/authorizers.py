@@ -157,6 +157,7 @@ class Authorizers:
 
     def clear_default(self, params: Params, context: CallContext) -> None:
         """ClearDefaultAuthorizer."""
+        self.describe_default(params, context)
         self._settings.delete("default-authorizer")
 
     async def test(self, params: Params, context: CallContext) -> Document:

@@ -307,10 +307,12 @@ class Certificates:
         proof = read_certificate(pem)
         names = [attribute.value for attribute in proof.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         code = (self._settings.get("registration-code") or {}).get("registrationCode")
-        if code not in names or not is_issued_by(proof, authority):
-            raise AwsError(
-                "RegistrationCodeValidationException", "The verification certificate does not prove possession.", 400
-            )
+        if not is_issued_by(proof, authority):
+            text = "The verification certificate is not signed by the CA certificate."
+            raise AwsError("CertificateValidationException", text, 400)
+        if code not in names:
+            text = "The verification certificate's common name is not the registration code."
+            raise AwsError("RegistrationCodeValidationException", text, 400)
 
     def find_ca(self, identifier: str) -> Document:
         """A CA's document. Raises AwsError ResourceNotFoundException."""
@@ -379,8 +381,11 @@ class Certificates:
             raise AwsError("TransferConflictException", "The certificate is already being transferred.", 409)
         if document["status"] != "INACTIVE":
             raise AwsError("CertificateStateException", "Only an INACTIVE certificate can be transferred.", 406)
-        if self.policies.of(arn) or self.things.to(arn):
-            raise AwsError("InvalidRequestException", "Detach policies and things before the transfer.", 400)
+        if self.policies.of(arn):
+            text = "The certificate can't be transferred while policies are attached to it."
+            raise AwsError("TransferConflictException", text, 409)
+        if self.things.to(arn):
+            raise AwsError("InvalidRequestException", "Detach the certificate's things before the transfer.", 400)
         data = {"transferMessage": params.get("transferMessage"), "transferDate": self._ground.clock()}
         target = params["targetAwsAccount"]
         self._change(document, status="PENDING_TRANSFER", transferData=data, transferredTo=target)

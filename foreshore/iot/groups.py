@@ -111,16 +111,9 @@ class ThingGroups:
                 found |= set(self.members.of(child))
         return sorted(found)
 
-    def depend_on(self, field: str) -> bool:
-        """Whether a dynamic group with policies asks for an indexed field, `connectivity` or `shadow`."""
-        if not len(self.kind):
-            return False
-        targets = self._ground.links("policy-target")
-        return any(
-            field in each["queryString"] and targets.of(self.arn(each["thingGroupName"]))
-            for each in self.kind.values()
-            if "queryString" in each
-        )
+    def has_dynamic(self) -> bool:
+        """Whether there is a dynamic group."""
+        return any("queryString" in each for each in self.kind.values())
 
     # Groups
 
@@ -170,6 +163,9 @@ class ThingGroups:
         check_query_version(params)
         parse_query(params["queryString"])
         self._check_index(params.get("indexName"))
+        if not is_indexing_on(self._ground):
+            text = "Fleet indexing has to be on before dynamic thing groups are made."
+            raise AwsError("InvalidRequestException", text, 400)
         query = {
             "queryString": params["queryString"],
             "indexName": params.get("indexName", DEFAULT_INDEX),
@@ -213,6 +209,11 @@ class ThingGroups:
     def update(self, params: Params, context: CallContext) -> Document:
         """UpdateThingGroup."""
         group = self.find(params["thingGroupName"])
+        if "queryString" in group:
+            raise AwsError("InvalidRequestException", "This is a dynamic group: use UpdateDynamicThingGroup.", 400)
+        return self._update(group, params)
+
+    def _update(self, group: Document, params: Params) -> Document:
         check_version(group, params)
         changed = {**group, **_properties(group, params["thingGroupProperties"]), "version": group["version"] + 1}
         self.kind.put(group["thingGroupName"], changed)
@@ -229,10 +230,8 @@ class ThingGroups:
         if "queryString" in params:
             parse_query(params["queryString"])
         self._check_index(params.get("indexName"))
-        check_version(group, params)
         names = ("queryString", "indexName", "queryVersion")
-        self.kind.put(group["thingGroupName"], {**group, **{key: params[key] for key in names if key in params}})
-        return self.update({key: value for key, value in params.items() if key != "expectedVersion"}, context)
+        return self._update({**group, **{key: params[key] for key in names if key in params}}, params)
 
     def delete(self, params: Params, context: CallContext) -> None:
         """DeleteThingGroup and DeleteDynamicThingGroup; none by that name is fine, one with children is not."""
@@ -414,14 +413,14 @@ class BillingGroups:
         return {"version": version}
 
     def delete(self, params: Params, context: CallContext) -> None:
-        """DeleteBillingGroup: it has to be empty."""
+        """DeleteBillingGroup; things in it are in none afterwards."""
         name = params["billingGroupName"]
         found = self.kind.get(name)
         if found is None:
             return
         check_version(found, params)
-        if self._things(name):
-            raise AwsError("InvalidRequestException", f"Billing group {name} still has things.", 400)
+        for thing in self._things(name):
+            self._registry.save({**self._registry.find(thing), "billingGroupName": None})
         self.kind.delete(name)
         self._tags.drop(self._arn(name))
 
@@ -462,6 +461,12 @@ def named_by(params: Params, what: str) -> str:
     if f"{what}Arn" in params:
         return str(params[f"{what}Arn"]).rpartition("/")[2]
     raise AwsError("InvalidRequestException", f"Either {what}Name or {what}Arn is required.", 400)
+
+
+def is_indexing_on(ground: Ground) -> bool:
+    """Whether things are indexed (UpdateIndexingConfiguration)."""
+    configuration = (ground.kind("setting").get("indexing") or {}).get("thingIndexingConfiguration") or {}
+    return bool(configuration.get("thingIndexingMode", "OFF") != "OFF")
 
 
 def check_version(document: Document, params: Params) -> None:

@@ -29,9 +29,17 @@ from foreshore.shapes.service_model import CallContext, OperationHandler
 Params = dict[str, Any]
 THINGS, GROUPS = "AWS_Things", "AWS_ThingGroups"
 _OFF: Document = {
-    "thingIndexingConfiguration": {"thingIndexingMode": "OFF"},
+    "thingIndexingConfiguration": {"thingIndexingMode": "OFF", "thingConnectivityIndexingMode": "OFF"},
     "thingGroupIndexingConfiguration": {"thingGroupIndexingMode": "OFF"},
 }
+_MANAGED = {
+    "thingName": "String", "thingId": "String", "registry.version": "Number", "registry.thingTypeName": "String",
+    "registry.thingGroupNames": "String", "shadow.version": "Number", "shadow.hasDelta": "Boolean",
+    "shadow.name.*.version": "Number", "shadow.name.*.hasDelta": "Boolean", "connectivity.connected": "Boolean",
+    "connectivity.timestamp": "Number", "connectivity.version": "Number", "connectivity.disconnectReason": "String",
+    "deviceDefender.violationCount": "Number",
+}  # fmt: skip
+"""The fields whose types the index knows by itself ("Managing thing indexing")."""
 
 ShadowsOf = Callable[[str], Document]
 """A thing's shadows as JSON documents by name, "" for the classic one."""
@@ -73,13 +81,20 @@ class FleetIndex:
 
     def get_configuration(self, params: Params, context: CallContext) -> Document:
         """GetIndexingConfiguration."""
-        return self.configuration()
+        kept = self.configuration()
+        shown = {name: {**default, **kept[name]} for name, default in _OFF.items()}
+        if self._mode(THINGS) != "OFF":
+            fields = [{"name": name, "type": kind} for name, kind in _MANAGED.items()]
+            shown["thingIndexingConfiguration"].setdefault("managedFields", fields)
+        return shown
 
     def update_configuration(self, params: Params, context: CallContext) -> None:
         """UpdateIndexingConfiguration."""
         things = params.get("thingIndexingConfiguration", {})
         if things.get("thingIndexingMode") == "OFF" and things.get("thingConnectivityIndexingMode") == "STATUS":
             raise AwsError("InvalidRequestException", "Connectivity indexing needs thing indexing.", 400)
+        if things.get("thingIndexingMode") == "OFF" and self.groups.has_dynamic():
+            raise AwsError("InvalidRequestException", "Dynamic thing groups need thing indexing.", 400)
         self._settings.put("indexing", {**self.configuration(), **params})
         self._ground.changed()
 
@@ -103,8 +118,19 @@ class FleetIndex:
     def describe_index(self, params: Params, context: CallContext) -> Document:
         """DescribeIndex."""
         self._check_index(params["indexName"])
-        schema = "REGISTRY" if params["indexName"] == GROUPS else self._mode(THINGS)
+        schema = "THING_GROUPS" if params["indexName"] == GROUPS else self._schema()
         return {"indexName": params["indexName"], "indexStatus": "ACTIVE", "schema": schema}
+
+    def _schema(self) -> str:
+        """What the thing index is made of ("Describing a thing index")."""
+        configuration = self.configuration()["thingIndexingConfiguration"]
+        more = (configuration.get("namedShadowIndexingMode"), configuration.get("deviceDefenderIndexingMode"))
+        if "ON" in more or "VIOLATIONS" in more:
+            return "MULTI_INDEXING_MODE"
+        mode = self._mode(THINGS)
+        if configuration.get("thingConnectivityIndexingMode") != "STATUS":
+            return mode
+        return f"{mode}_AND_CONNECTIVITY_STATUS"
 
     # Documents
 
@@ -203,12 +229,12 @@ class FleetIndex:
         return sorted(numbers)
 
     def statistics(self, params: Params, context: CallContext) -> Document:
-        """GetStatistics: of a numeric field, or the count alone."""
+        """GetStatistics: of a numeric field, of a Boolean one as 0 and 1, or the count alone."""
         if "aggregationField" not in params:
             return {"statistics": {"count": len(self._found(params))}}
         values = self._values(params)
         flat = [value for group in values for value in group]
-        if any(isinstance(value, bool) or not _is_number(value) for value in flat):
+        if any(not _is_number(value) for value in flat):
             return {"statistics": {"count": sum(1 for group in values if group)}}
         numbers = sorted(float(value) for value in flat)
         if not numbers:

@@ -6,6 +6,7 @@ device MQTT and HTTPS APIs", "Specify job configurations" (timeouts, retries); A
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "REMOVED",
 DEVICE_STATES = frozenset({"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"})
 DEPLOYMENTS = "aws-gg-deployment"
 MAX_DETAILS = 10
+MAX_DETAIL = 1024
+_DETAILS_KEY = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 MAX_STEP_MINUTES = 10_080
 
 
@@ -58,13 +61,31 @@ def update(execution: Document, request: Mapping[str, Json], now: float, job_min
         text = f"The update would change the status from {execution['status']}, which is terminal, to {status}"
         raise AwsError("InvalidStateTransitionException", text, 409)
     details = request.get("statusDetails")
-    if details is not None and len(details) > MAX_DETAILS:
-        raise AwsError("InvalidRequestException", f"statusDetails has more than {MAX_DETAILS} entries", 400)
+    check_details(details)
     changed = execution if execution["status"] == "IN_PROGRESS" else start(execution, now, job_minutes)
     changed = {**changed, "status": status, "lastUpdatedAt": now, "versionNumber": execution["versionNumber"] + 1}
     if details is not None:
         changed["statusDetails"] = dict(details)
     return with_step(changed, request.get("stepTimeoutInMinutes"), now)
+
+
+def check_details(details: object) -> None:
+    """Check statusDetails. Raises AwsError InvalidRequestException.
+
+    At most 10 pairs; keys as `DetailsKey` has them, values of 1 to 1,024 characters (API reference, JobExecutionState).
+    """
+    if details is None:
+        return
+    if not isinstance(details, Mapping):
+        raise AwsError("InvalidRequestException", "statusDetails has to be an object", 400)
+    if len(details) > MAX_DETAILS:
+        raise AwsError("InvalidRequestException", f"statusDetails has more than {MAX_DETAILS} entries", 400)
+    for key, value in details.items():
+        if not _DETAILS_KEY.fullmatch(key):
+            raise AwsError("InvalidRequestException", f"statusDetails: {key!r} is no name", 400)
+        if not isinstance(value, str) or not 1 <= len(value) <= MAX_DETAIL:
+            text = f"statusDetails: the value of {key} is not a text of 1 to {MAX_DETAIL} characters"
+            raise AwsError("InvalidRequestException", text, 400)
 
 
 def with_step(execution: Document, minutes: int | None, now: float) -> Document:

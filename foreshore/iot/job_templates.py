@@ -24,6 +24,10 @@ CONFIGS = ("presignedUrlConfig", "jobExecutionsRolloutConfig", "abortConfig", "t
 MAX_MINUTES = 10_080
 
 
+MAX_RATE = 1000
+"""Things a minute that a job is rolled out to (AWS IoT Device Management quotas)."""
+
+
 def check_configs(params: Params) -> None:
     """Check what the shapes don't say. Raises AwsError InvalidRequestException or NotEmulated."""
     if params.get("destinationPackageVersions"):
@@ -31,6 +35,9 @@ def check_configs(params: Params) -> None:
     minutes = (params.get("timeoutConfig") or {}).get("inProgressTimeoutInMinutes")
     if minutes is not None and not 1 <= minutes <= MAX_MINUTES:
         raise bad(f"inProgressTimeoutInMinutes is 1 to {MAX_MINUTES}")
+    rate = (params.get("jobExecutionsRolloutConfig") or {}).get("maximumPerMinute")
+    if rate is not None and rate > MAX_RATE:
+        raise bad(f"maximumPerMinute is 1 to {MAX_RATE}")
     growth = (params.get("jobExecutionsRolloutConfig") or {}).get("exponentialRate")
     if growth and len([name for name, value in growth["rateIncreaseCriteria"].items() if value is not None]) != 1:
         raise bad("rateIncreaseCriteria has to have exactly one criterion")

@@ -23,6 +23,9 @@ from foreshore.iot.store import Document, Ground, Tags
 from foreshore.shapes.service_model import CallContext, OperationHandler
 
 Params = dict[str, Any]
+MAX_TARGETS = 100
+_ALWAYS = ("presignedUrlConfig", "jobExecutionsRolloutConfig", "timeoutConfig")
+"""Configurations that DescribeJob shows even when they were not given."""
 _HIDDEN = ("document", "template", "documentSource", "rolledOut", "minute", "rolloutEnded")
 
 
@@ -102,11 +105,22 @@ class Jobs:
             "template": template.get("document") if "templateName" in template else None,
             "rolledOut": 0, "minute": [0, 0],
         }  # fmt: skip
-        self._rollouts.members(job)
+        self._check_targets(job["targets"])
         self.kind.put(job_id, {name: value for name, value in job.items() if value is not None})
         self._tags.set(self._arn(job_id), params.get("tags"))
         self._rollouts.advance(job_id)
         return {"jobArn": self._arn(job_id), "jobId": job_id, "description": job["description"]}
+
+    def _check_targets(self, targets: list[str]) -> None:
+        """Targets are things and thing groups that there are, at most 100 (AssociateTargetsWithJob)."""
+        if len(targets) > MAX_TARGETS:
+            raise bad(f"A job has at most {MAX_TARGETS} targets")
+        self._rollouts.members({"targets": targets})
+        prefix = self._ground.arns.iot("thing/")
+        things = self._ground.kind("thing")
+        for target in targets:
+            if target.startswith(prefix) and target[len(prefix) :] not in things:
+                raise AwsError("ResourceNotFoundException", f"The target {target} was not found.", 404)
 
     def describe(self, params: Params, context: CallContext) -> Document:
         """DescribeJob."""
@@ -120,6 +134,7 @@ class Jobs:
         if waiting:
             counts["processingTargets"] = [self._ground.arns.iot(f"thing/{thing}") for thing in waiting]
         done = {"documentSource": job["documentSource"]} if job.get("documentSource") else {}
+        shown = {**{name: {} for name in _ALWAYS}, **shown}
         return {**done, "job": {**shown, "isConcurrent": bool(waiting), "jobProcessDetails": counts}}
 
     def document_of(self, params: Params, context: CallContext) -> Document:
@@ -163,7 +178,7 @@ class Jobs:
         grown = {**job, "targets": list(dict.fromkeys([*job["targets"], *params["targets"]]))}
         if params.get("comment"):
             grown["comment"] = params["comment"]
-        self._rollouts.members(grown)
+        self._check_targets(grown["targets"])
         self._rollouts.put(grown)
         self._rollouts.advance(job["jobId"])
         return self._named(job)
@@ -202,7 +217,7 @@ class Jobs:
         return {
             "execution": {
                 **shown,
-                "statusDetails": {"detailsMap": execution["statusDetails"]},
+                "statusDetails": {"detailsMap": execution["statusDetails"]} if execution["statusDetails"] else {},
                 "thingArn": self._ground.arns.iot(f"thing/{execution['thing']}"),
                 **({"approximateSecondsBeforeTimedOut": left} if left is not None else {}),
             }
@@ -244,6 +259,7 @@ class Jobs:
         expected = params.get("expectedVersion")
         if expected is not None and int(expected) != execution["versionNumber"]:
             raise AwsError("VersionConflictException", f"Version is {execution['versionNumber']}", 409)
+        executions.check_details(params.get("statusDetails"))
         given = {"statusDetails": params["statusDetails"]} if params.get("statusDetails") else {}
         forced = {"forceCanceled": True} if params.get("force") else {}
         self._rollouts.end({**execution, **given, **forced}, "CANCELED")

@@ -14,7 +14,7 @@ ROWS: list[tuple[str, str, str]] = [
         "Dynamic thing groups",
         "yes",
         "Members are what the query finds at the moment it is asked, without the index's delay. "
-        "overrideDynamicGroups is accepted and has no effect.",
+        "overrideDynamicGroups is accepted and has no effect. A template's group switches indexing on where it is off.",
     ),
     ("Billing groups, tags", "yes", "Tags are kept for every kind of resource; there is no billing."),
     (
@@ -28,8 +28,9 @@ ROWS: list[tuple[str, str, str]] = [
         "Certificates",
         "yes",
         "Keys, CSR, registration with and without CA, CA registration with registration code or SNI_ONLY, revocation, "
-        "transfer. Keys are P-256 where AWS makes RSA 2048. A certificate that is no longer ACTIVE loses its "
-        "connections at once (on AWS within minutes). A transfer is accepted or rejected in the same account.",
+        "transfer. Valid until the end of 2049, as AWS's, but signed by the local CA. A certificate that is no longer "
+        "ACTIVE loses its connections at once (on AWS within minutes). A transfer is accepted or rejected in the same "
+        "account.",
     ),
     (
         "Just-in-time registration",

@@ -10,6 +10,7 @@ policy"; limits: AWS IoT Core quotas.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 from foreshore.errors import AwsError
@@ -135,7 +136,7 @@ class PolicyResources:
                 "next": 2,
                 "creationDate": now,
                 "lastModifiedDate": now,
-                "generationId": self._ground.new_id(),
+                "generationId": sha256(self._ground.new_id().encode()).hexdigest(),
                 "versions": {"1": {"document": text, "createDate": now}},
             }
         )
@@ -279,6 +280,9 @@ class PolicyResources:
         """Attach a policy to a target; twice is fine. Raises AwsError."""
         self.find(name)
         self._check_target(target)
+        group = self._ground.kind("thing-group").get(target.rpartition(":thinggroup/")[2]) or {}
+        if "queryString" in group:
+            raise AwsError("InvalidRequestException", "Dynamic thing groups can't have policies.", 400)
         attached = self.targets.of(target)
         if name in attached:
             return

@@ -49,7 +49,6 @@ class Presence:
         self.is_heard = is_heard
         self._wall_ms = wall_ms
         self.clients: dict[str, Connectivity] = {}
-        self.on_change: Callable[[str], None] = lambda thing: None
 
     def _is_wanted(self, client_id: str) -> bool:
         return self.is_heard("$aws/events/") and "#" not in client_id and "+" not in client_id
@@ -74,7 +73,6 @@ class Presence:
         if len(self.clients) >= MAX_CLIENTS and client.client_id not in self.clients:
             self._forget()
         self.clients[client.client_id] = state
-        self.on_change(state.thing or client.client_id)
 
     def _forget(self) -> None:
         """Forget the clients that are gone; a fleet of random client ids must not fill the memory."""

@@ -398,9 +398,9 @@ def _selected(thing: Document, params: Params) -> bool:
         return False
     if "attributeName" in params:
         value = thing["attributes"].get(params["attributeName"])
-        wanted = params.get("attributeValue", "")
-        if value is None:
-            return False
+        wanted = params.get("attributeValue")
+        if value is None or wanted is None:
+            return value is not None
         return bool(value.startswith(wanted)) if params.get("usePrefixAttributeValue") else bool(value == wanted)
     return True
 

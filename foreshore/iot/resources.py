@@ -100,10 +100,18 @@ class Resources:
         if query is not None:
             changes["queryString"] = query
             params = {**changes, "tags": tags}
+            self._index_things()
             self._create_or("CreateDynamicThingGroup", "UpdateDynamicThingGroup", params, changes)
             return
         params = {**changes, "parentGroupName": properties.get("ParentGroupName"), "tags": tags}
         self._create_or("CreateThingGroup", "UpdateThingGroup", params, changes)
+
+    def _index_things(self) -> None:
+        """Switch indexing on where it is off: dynamic groups need it, and no template can say so."""
+        kept = self._call("GetIndexingConfiguration")
+        if kept["thingIndexingConfiguration"]["thingIndexingMode"] == "OFF":
+            mode = {"thingIndexingMode": "REGISTRY_AND_SHADOW", "thingConnectivityIndexingMode": "STATUS"}
+            self._call("UpdateIndexingConfiguration", thingIndexingConfiguration=mode)
 
     def _billing_group(self, name: str, properties: Properties) -> None:
         given = properties.get("BillingGroupProperties") or {}

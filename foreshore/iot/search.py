@@ -3,7 +3,8 @@
 Terms are `field:value` and bare values (any field of the thing's name, type, groups or attributes), joined by AND, OR,
 NOT and parentheses; terms beside each other are joined by AND. A value may hold `*` and `?`, stand in quotes, or be a
 range: `field:[a TO b]`, `{a TO b}`, `field>a`, `>=`, `<`, `<=`. Numbers are compared as numbers. Several values of one
-field go in parentheses: `thingName:(a b)`, joined by OR.
+field go in parentheses, `thingName:(tv* AND -plasma)`, as terms do. Case means nothing in values, and a text of
+several words is found by each of them.
 
 Fields are paths into a document: `thingName`, `attributes.floor`, `shadow.reported.temperature`,
 `shadow.name.<name>.reported.x`, `connectivity.connected`, `thingGroupNames`.
@@ -70,6 +71,8 @@ class _Parser:
     position: int = 0
     terms: int = 0
     leading: int = 0
+    of_field: str = ""
+    """The field whose parentheses we are in."""
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
@@ -115,6 +118,8 @@ class _Parser:
             if self.take()[0] != "close":
                 raise _broken("a parenthesis is not closed")
             return inner
+        if self.of_field and kind in ("word", "quoted", "range", "compare"):
+            return self.of_values(self.of_field, self.value(kind, text))
         if kind not in ("word", "quoted"):
             raise _broken("a term is missing" if kind == "end" else f"unexpected {text!r}")
         if kind == "word" and self.peek()[0] == "colon":
@@ -129,22 +134,21 @@ class _Parser:
     def field(self, name: str) -> Query:
         if name.startswith("deviceDefender."):
             raise NotEmulated("fleet indexing's Device Defender violations")
+        outer, self.of_field = self.of_field, name
         kind, text = self.take()
         if kind == "open":
-            tests = []
-            while self.peek()[0] != "close":
-                if self.peek()[0] == "end":
-                    raise _broken("a parenthesis is not closed")
-                if self.is_word("OR"):
-                    self.take()
-                    continue
-                tests.append(self.value(*self.take()))
-            self.take()
+            found = self.any_of()
+            if self.take()[0] != "close":
+                raise _broken("a parenthesis is not closed")
         elif kind in ("word", "quoted", "range", "compare"):
-            tests = [self.value(kind, text)]
+            found = self.of_values(name, self.value(kind, text))
         else:
             raise _broken(f"{name}: has no value")
-        return lambda document: any(test(value) for value in values_at(document, name) for test in tests)
+        self.of_field = outer
+        return found
+
+    def of_values(self, name: str, test: Callable[[Any], bool]) -> Query:
+        return lambda document: any(test(value) for value in values_at(document, name))
 
     def value(self, kind: str, text: str) -> Callable[[Any], bool]:
         self.count(text)
@@ -200,17 +204,22 @@ def _unescape(text: str) -> str:
 def _text_test(text: str, quoted: bool) -> Callable[[Any], bool]:
     body = text[1:-1] if quoted else text
     if quoted or not re.search(r"(?<!\\)[*?]", body):
-        wanted = _unescape(body)
+        wanted = " ".join(_unescape(body).lower().split())
         number = _number(wanted)
         return lambda value: (
-            as_text(value) == wanted
+            f" {wanted} " in f" {_words(value)} "
             or (number is not None and not isinstance(value, bool) and _number(value) == number)
         )
     pattern = re.sub(
         r"\\(.)|([*?])|(.)", lambda m: {"*": ".*", "?": "."}[m[2]] if m[2] else re.escape(m[1] or m[3]), body
     )
-    compiled = re.compile(pattern, re.DOTALL)
-    return lambda value: compiled.fullmatch(as_text(value)) is not None
+    compiled = re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    return lambda value: any(compiled.fullmatch(each) for each in (as_text(value), *as_text(value).split()))
+
+
+def _words(value: Any) -> str:
+    """A value's words in lower case, one space between them."""
+    return " ".join(as_text(value).lower().split())
 
 
 def as_text(value: Any) -> str:

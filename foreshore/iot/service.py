@@ -151,7 +151,6 @@ class IotCore:
         rate_limits: bool,
     ) -> None:
         self.presence = Presence(self.publish, lambda: time.time_ns() // 1_000_000)
-        self.presence.on_change = lambda thing: self._indexed_changed("connectivity")
         self.broker = Broker(
             profile=profile,
             access=self.access,
@@ -213,8 +212,6 @@ class IotCore:
         self.shadows = Shadows(self.broker, self.ground.kind("shadow"), time.time)
         self.data_plane.shadows = self.shadows
         self.index.shadows_of = self.shadows.documents
-        for filter in ("$aws/things/+/shadow/update/documents", "$aws/things/+/shadow/name/+/update/documents"):
-            self.broker.add_listener(filter, lambda publication: self._indexed_changed("shadow"))
         credentials = CredentialProvider(
             self.role_aliases, self.registry, self._require, time.time,
             lambda count: "".join(secrets.choice(_CAPITALS) for _ in range(count)),
@@ -509,11 +506,6 @@ class IotCore:
         session = self.broker.sessions.get(client_id)
         if session is not None:
             session.will = None
-
-    def _indexed_changed(self, field: str) -> None:
-        """What the fleet index holds of a thing has changed; policies may hang on a dynamic group that asks for it."""
-        if self.groups.depend_on(field):
-            self.ground.changed()
 
     def _warn(self, text: str) -> None:
         """Say that something is taken and does less than on AWS."""

@@ -23,6 +23,17 @@ EVENT_TYPES = (
 _KEPT_OF_DOMAINS = ("applicationProtocol", "authenticationType", "tlsConfig")
 
 
+DEFAULT_DOMAINS = {"iot:Data-ATS": "DATA", "iot:CredentialProvider": "CREDENTIAL_PROVIDER", "iot:Jobs": "JOBS"}
+"""The domain configurations that every account has, and their service types."""
+_TAGGED = {
+    "authorizer": "authorizer", "billinggroup": "billing-group", "cacert": "ca-certificate", "cert": "certificate",
+    "certificateprovider": "certificate-provider", "command": "command", "job": "job", "jobtemplate": "job-template",
+    "policy": "policy", "provisioningtemplate": "provisioning-template", "rolealias": "role-alias",
+    "rule": "topic-rule", "thing": "thing", "thinggroup": "thing-group", "thingtype": "thing-type",
+}  # fmt: skip
+"""An ARN's resource type and the kind such resources are kept under."""
+
+
 class Settings:
     """Settings of the account. `endpoint(type)` gives `host:port` of an endpoint type; `warn` logs a line."""
 
@@ -117,13 +128,17 @@ class Settings:
 
     def set_level(self, params: Params, context: CallContext) -> None:
         """SetV2LoggingLevel."""
+        self.get_logging_v2(params, context)
         target = params["logTarget"]
         self._levels.put(f"{target['targetType']}/{target.get('targetName', '')}", dict(params))
 
     def list_levels(self, params: Params, context: CallContext) -> Document:
-        """ListV2LoggingLevels."""
+        """ListV2LoggingLevels, the DEFAULT one among them."""
+        kept = self.get_logging_v2(params, context)
+        default = {"logTarget": {"targetType": "DEFAULT"}, "logLevel": kept["defaultLogLevel"]}
+        levels = sorted([default, *self._levels.values()], key=_level_key)
         wanted = params.get("targetType")
-        shown = [each for each in self._levels.values() if wanted in (None, each["logTarget"]["targetType"])]
+        shown = [each for each in levels if wanted in (None, each["logTarget"]["targetType"])]
         return tokens(shown, params, "logTargetConfigurations", key=_level_key)
 
     def delete_level(self, params: Params, context: CallContext) -> None:
@@ -132,11 +147,20 @@ class Settings:
 
     # Domains
 
-    def _domain_arn(self, name: str) -> str:
-        return self._ground.arns.iot(f"domainconfiguration/{name}/{name}")
+    def _default_domain(self, name: str) -> Document:
+        """The domain configuration of one of the account's own endpoints."""
+        service = DEFAULT_DOMAINS[name]
+        return {
+            "domainConfigurationName": name,
+            "domainConfigurationArn": self._ground.arns.iot(f"domainconfiguration/{name}"),
+            "domainName": self._endpoint(name).partition(":")[0],
+            "domainConfigurationStatus": "ENABLED",
+            "serviceType": service,
+            "domainType": "ENDPOINT",
+        }
 
     def _find_domain(self, name: str) -> Document:
-        found = self.domains.get(name)
+        found = self._default_domain(name) if name in DEFAULT_DOMAINS else self.domains.get(name)
         if found is None:
             raise AwsError("ResourceNotFoundException", "The specified resource does not exist.", 404)
         return found
@@ -144,14 +168,16 @@ class Settings:
     def create_domain(self, params: Params, context: CallContext) -> Document:
         """CreateDomainConfiguration. Its authorizer is in force for connections whose SNI is its name."""
         name = params["domainConfigurationName"]
-        if name in self.domains:
+        if name in self.domains or name in DEFAULT_DOMAINS:
             raise AwsError(
                 "ResourceAlreadyExistsException", "Domain configuration with given name already exists.", 409
             )
         self._check_domain(params)
         document = {key: value for key, value in params.items() if key != "tags"}
+        arn = self._ground.arns.iot(f"domainconfiguration/{name}/{self._ground.new_id()[:5]}")
         document |= {
-            "domainConfigurationArn": self._domain_arn(name),
+            "domainConfigurationArn": arn,
+            "serverCertificates": [],
             "domainConfigurationStatus": "ENABLED",
             "domainType": "CUSTOMER_MANAGED" if "domainName" in params else "AWS_MANAGED",
             "serviceType": params.get("serviceType", "DATA"),
@@ -163,8 +189,8 @@ class Settings:
             document["domainName"] = f"{name}.iot.{self._ground.arns.region}.amazonaws.com"
         document.pop("validationCertificateArn", None)
         self.domains.put(name, document)
-        self._tags.set(self._domain_arn(name), params.get("tags"))
-        return {"domainConfigurationName": name, "domainConfigurationArn": self._domain_arn(name)}
+        self._tags.set(arn, params.get("tags"))
+        return {"domainConfigurationName": name, "domainConfigurationArn": arn}
 
     def _check_domain(self, params: Params) -> None:
         """Raise NotEmulated for what a domain would check and does not here; say what is only kept."""
@@ -187,6 +213,8 @@ class Settings:
     def update_domain(self, params: Params, context: CallContext) -> Document:
         """UpdateDomainConfiguration."""
         document = dict(self._find_domain(params["domainConfigurationName"]))
+        if document["domainType"] == "ENDPOINT":
+            raise AwsError("InvalidRequestException", "Domain configurations of default endpoints can't change.", 400)
         self._check_domain(params)
         if params.get("removeAuthorizerConfig"):
             document.pop("authorizerConfig", None)
@@ -201,7 +229,8 @@ class Settings:
         """ListDomainConfigurations."""
         wanted = params.get("serviceType")
         names = ("domainConfigurationName", "domainConfigurationArn", "serviceType")
-        shown = [{key: each[key] for key in names} for each in self.domains.values() if wanted in (None, each["serviceType"])]  # fmt: skip  # noqa: E501
+        known = [*map(self._default_domain, DEFAULT_DOMAINS), *self.domains.values()]
+        shown = [{key: each[key] for key in names} for each in known if wanted in (None, each["serviceType"])]
         return markers(shown, params, "domainConfigurations", key=lambda each: str(each["domainConfigurationName"]))
 
     def delete_domain(self, params: Params, context: CallContext) -> None:
@@ -210,17 +239,23 @@ class Settings:
         if found["domainConfigurationStatus"] != "DISABLED":
             raise AwsError("InvalidRequestException", "Disable the domain configuration before its deletion.", 400)
         self.domains.delete(found["domainConfigurationName"])
+        self._tags.drop(found["domainConfigurationArn"])
 
     # Tags
 
     def _check_arn(self, arn: str) -> None:
         if not arn.startswith(self._ground.arns.iot("")):
             raise AwsError("InvalidRequestException", f"{arn} is no resource of this account and region.", 400)
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        if kind in _TAGGED and name not in self._ground.kind(_TAGGED[kind]):
+            raise AwsError("ResourceNotFoundException", f"The resource {arn} was not found.", 404)
 
     def tag(self, params: Params, context: CallContext) -> None:
         """TagResource: at most 50 tags."""
         arn = params["resourceArn"]
         self._check_arn(arn)
+        if any(tag["Key"].lower().startswith("aws:") for tag in params["tags"]):
+            raise AwsError("InvalidRequestException", "Tag keys that begin with aws: are reserved.", 400)
         keys = {tag["Key"] for tag in self._tags.of(arn)} | {tag["Key"] for tag in params["tags"]}
         if len(keys) > 50:
             raise AwsError("LimitExceededException", "A resource may have at most 50 tags.", 410)

@@ -84,16 +84,13 @@ class Shadows:
         thing, action = levels[2], levels[-1]
         name = levels[5] if len(levels) == 7 else ""
         topic = _topic(thing, name, action)
-        token: str | None = None
         try:
             if action == "update":
                 answer = self._update(thing, name, publication.payload, publication.traceparent)
             else:
-                token = token_of(parse(publication.payload)) if publication.payload else None
-                act = self._get if action == "get" else self._delete
-                answer = act(thing, name, token)
+                answer = self._ask(thing, name, action, publication.payload)
         except ShadowError as error:
-            token = token or _token_anyway(publication.payload)
+            token = _token_anyway(publication.payload)
             answer = {"code": error.code, "message": error.message}  # The live service sends no timestamp here.
             if token:
                 answer["clientToken"] = token
@@ -101,6 +98,12 @@ class Shadows:
             return
         if action == "get":
             self._tell(f"{topic}/accepted", answer, publication.traceparent)
+
+    def _ask(self, thing: str, name: str, action: str, payload: bytes) -> dict[str, Json]:
+        """Get or delete; what a delete request holds is ignored, but for a client token."""
+        if action == "delete":
+            return self._delete(thing, name, _token_anyway(payload))
+        return self._get(thing, name, token_of(parse(payload)) if payload else None)
 
     def _tell(self, topic: str, message: dict[str, Json], traceparent: str | None) -> None:
         payload = orjson.dumps(message)

@@ -184,7 +184,6 @@ def test_billing_groups_and_tags(edge):
     iot = edge.client()
     made = iot.create_billing_group(billingGroupName="b", tags=[{"Key": "k", "Value": "v"}])
     iot.create_thing(thingName="t", billingGroupName="b")
-    assert code_of(iot.delete_billing_group, billingGroupName="b") == "InvalidRequestException"
     assert iot.list_things_in_billing_group(billingGroupName="b")["things"] == ["t"]
     iot.remove_thing_from_billing_group(billingGroupName="b", thingName="t")
     iot.add_thing_to_billing_group(billingGroupName="b", thingName="t")
@@ -196,6 +195,8 @@ def test_billing_groups_and_tags(edge):
     assert iot.list_tags_for_resource(resourceArn=arn)["tags"] == [{"Key": "a", "Value": "1"}]
     assert code_of(iot.list_tags_for_resource, resourceArn="arn:aws:s3:::b") == "InvalidRequestException"
     assert [each["groupName"] for each in iot.list_billing_groups()["billingGroups"]] == ["b"]
+    iot.delete_billing_group(billingGroupName="b")
+    assert "billingGroupName" not in iot.describe_thing(thingName="t")
 
 
 def test_certificates(edge):
@@ -364,11 +365,17 @@ def test_role_aliases_settings_and_domains(edge):
     assert code_of(iot.describe_endpoint, endpointType="x") == "InvalidRequestException"
     iot.update_event_configurations(eventConfigurations={"JOB": {"Enabled": True}})
     assert iot.describe_event_configurations()["eventConfigurations"]["JOB"] == {"Enabled": True}
+    target = {"targetType": "THING_GROUP", "targetName": "g"}
     assert code_of(iot.get_v2_logging_options) == "NotConfiguredException"
+    assert code_of(iot.list_v2_logging_levels) == "NotConfiguredException"
+    assert code_of(iot.set_v2_logging_level, logTarget=target, logLevel="DEBUG") == "NotConfiguredException"
     iot.set_v2_logging_options(roleArn=role, defaultLogLevel="INFO")
     assert iot.get_v2_logging_options()["defaultLogLevel"] == "INFO"
-    iot.set_v2_logging_level(logTarget={"targetType": "THING_GROUP", "targetName": "g"}, logLevel="DEBUG")
-    assert len(iot.list_v2_logging_levels()["logTargetConfigurations"]) == 1
+    iot.set_v2_logging_level(logTarget=target, logLevel="DEBUG")
+    assert iot.list_v2_logging_levels()["logTargetConfigurations"] == [
+        {"logTarget": {"targetType": "DEFAULT"}, "logLevel": "INFO"},
+        {"logTarget": target, "logLevel": "DEBUG"},
+    ]
     iot.delete_v2_logging_level(targetType="THING_GROUP", targetName="g")
     iot.set_logging_options(loggingOptionsPayload={"roleArn": role, "logLevel": "ERROR"})
     assert iot.get_logging_options()["logLevel"] == "ERROR"
@@ -377,10 +384,16 @@ def test_role_aliases_settings_and_domains(edge):
         assert code_of(iot.create_domain_configuration, domainConfigurationName="d", **settings) == "NotEmulated"
     iot.create_domain_configuration(domainConfigurationName="d", authenticationType="CUSTOM_AUTH")
     assert "domain configuration d: authenticationType is kept and not enforced" in [each.text for each in edge.logs]
-    assert iot.describe_domain_configuration(domainConfigurationName="d")["domainConfigurationStatus"] == "ENABLED"
+    domain = iot.describe_domain_configuration(domainConfigurationName="d")
+    assert (domain["domainConfigurationStatus"], domain["serverCertificates"]) == ("ENABLED", [])
     assert code_of(iot.delete_domain_configuration, domainConfigurationName="d") == "InvalidRequestException"
     iot.update_domain_configuration(domainConfigurationName="d", domainConfigurationStatus="DISABLED")
-    assert len(iot.list_domain_configurations()["domainConfigurations"]) == 1
+    names = [each["domainConfigurationName"] for each in iot.list_domain_configurations()["domainConfigurations"]]
+    assert names == ["d", "iot:CredentialProvider", "iot:Data-ATS", "iot:Jobs"]
+    endpoint = iot.describe_domain_configuration(domainConfigurationName="iot:Data-ATS")
+    assert (endpoint["domainType"], endpoint["serviceType"]) == ("ENDPOINT", "DATA")
+    change = {"domainConfigurationName": "iot:Data-ATS", "domainConfigurationStatus": "DISABLED"}
+    assert code_of(iot.update_domain_configuration, **change) == "InvalidRequestException"
     iot.delete_domain_configuration(domainConfigurationName="d")
 
 

@@ -157,6 +157,8 @@ class Bench:
         ground = Ground(open_database(MEMORY), Arns("us-east-1", "0" * 12), lambda: self.now, lambda: "id")
         self.group = list(things)
         self.ground = ground
+        for name in ("t", *map(chr, range(ord("a"), ord("k")))):
+            ground.kind("thing").put(name, {"thingName": name})
         self.rollouts = Rollouts(ground, self, self, lambda kind: True, self)
         self.devices = JobDevices(ground, self.rollouts, self)
         self.templates = JobTemplates(ground, Tags(ground), self)
@@ -189,6 +191,8 @@ class Bench:
         self.rollouts.tick()
 
     def create(self, job_id="j", targets=(ARN + "a",), **more):
+        for name in (target.removeprefix(ARN) for target in targets):
+            self.ground.kind("thing").put(name, {"thingName": name})
         return self.jobs.create({"jobId": job_id, "targets": list(targets), "document": "{}", **more}, None)
 
     def statuses(self, job_id="j"):

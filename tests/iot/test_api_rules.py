@@ -1,0 +1,142 @@
+"""Rules of the `iot` API that its reference states beside the shapes: what is refused, with which code, and what is
+shown of a resource that was given the least."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.iot.conftest import Edge
+
+ARN = "arn:aws:iot:us-east-1:000000000000:"
+ROLE = "arn:aws:iam::000000000000:role/r"
+POLICY = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}'
+
+
+@pytest.fixture(scope="module")
+def iot(tmp_path_factory):
+    edge = Edge(tmp_path_factory.mktemp("rules"))
+    client = edge.client()
+    client.jobs_data = edge.client("iot-jobs-data")
+    client.data = edge.client("iot-data")
+    yield client
+    edge.stop()
+
+
+def refused(call, **arguments):
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return caught.value.response["Error"]["Code"], caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def test_things_are_listed_by_an_attribute_whatever_its_value(iot):
+    for number in range(3):
+        attributes = {"attributes": {"wattage": str(number)} if number else {}}
+        iot.create_thing(thingName=f"bulb-{number}", attributePayload=attributes)
+    found = [each["thingName"] for each in iot.list_things(attributeName="wattage")["things"]]
+    assert found == ["bulb-1", "bulb-2"]
+    assert iot.list_things(attributeName="wattage", attributeValue="2")["things"][0]["thingName"] == "bulb-2"
+
+
+def test_dynamic_groups_need_the_index_and_have_no_policies(iot):
+    group = {"thingGroupName": "warm", "queryString": "attributes.temperature>60"}
+    assert refused(iot.create_dynamic_thing_group, **group) == ("InvalidRequestException", 400)
+    off = {"thingIndexingMode": "OFF", "thingConnectivityIndexingMode": "OFF"}
+    assert iot.get_indexing_configuration()["thingIndexingConfiguration"] == off
+    iot.update_indexing_configuration(thingIndexingConfiguration={"thingIndexingMode": "REGISTRY"})
+    shown = iot.get_indexing_configuration()["thingIndexingConfiguration"]
+    assert {"name": "registry.version", "type": "Number"} in shown["managedFields"]
+    iot.create_dynamic_thing_group(**group)
+    iot.create_policy(policyName="p", policyDocument=POLICY)
+    target = ARN + "thinggroup/warm"
+    for refusal in (
+        refused(iot.attach_policy, policyName="p", target=target),
+        refused(iot.update_thing_group, thingGroupName="warm", thingGroupProperties={}),
+        refused(iot.update_indexing_configuration, thingIndexingConfiguration={"thingIndexingMode": "OFF"}),
+    ):
+        assert refusal == ("InvalidRequestException", 400)
+    changed = iot.update_dynamic_thing_group(thingGroupName="warm", thingGroupProperties={}, queryString="thingName:x")
+    assert changed["version"] == 2
+    wrong = {"thingGroupName": "warm", "thingGroupProperties": {}, "queryString": "thingName:y", "expectedVersion": 1}
+    assert refused(iot.update_dynamic_thing_group, **wrong) == ("VersionConflictException", 409)
+    assert iot.describe_thing_group(thingGroupName="warm")["queryString"] == "thingName:x"
+    iot.delete_dynamic_thing_group(thingGroupName="warm")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "schema"),
+    [
+        ({"thingIndexingMode": "REGISTRY"}, "REGISTRY"),
+        ({"thingIndexingMode": "REGISTRY_AND_SHADOW"}, "REGISTRY_AND_SHADOW"),
+        (
+            {"thingIndexingMode": "REGISTRY_AND_SHADOW", "thingConnectivityIndexingMode": "STATUS"},
+            "REGISTRY_AND_SHADOW_AND_CONNECTIVITY_STATUS",
+        ),
+        ({"thingIndexingMode": "REGISTRY_AND_SHADOW", "namedShadowIndexingMode": "ON"}, "MULTI_INDEXING_MODE"),
+    ],
+)
+def test_an_index_tells_what_it_is_made_of(iot, configuration, schema):
+    groups = {"thingGroupIndexingMode": "ON"}
+    iot.update_indexing_configuration(thingIndexingConfiguration=configuration, thingGroupIndexingConfiguration=groups)
+    assert iot.describe_index(indexName="AWS_Things")["schema"] == schema
+    assert iot.describe_index(indexName="AWS_ThingGroups")["schema"] == "THING_GROUPS"
+
+
+def test_tags_belong_to_resources_that_there_are(iot):
+    none = ARN + "thinggroup/none"
+    missing = ("ResourceNotFoundException", 404)
+    assert refused(iot.list_tags_for_resource, resourceArn=none) == missing
+    assert refused(iot.tag_resource, resourceArn=none, tags=[{"Key": "k", "Value": "v"}]) == missing
+    arn = iot.create_thing_group(thingGroupName="tagged")["thingGroupArn"]
+    reserved = [{"Key": "aws:k", "Value": "v"}]
+    assert refused(iot.tag_resource, resourceArn=arn, tags=reserved) == ("InvalidRequestException", 400)
+
+
+def test_what_certificates_and_policies_are(iot):
+    made = iot.create_keys_and_certificate()
+    validity = iot.describe_certificate(certificateId=made["certificateId"])["certificateDescription"]["validity"]
+    assert validity["notAfter"] == datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)
+    iot.create_policy(policyName="attached", policyDocument=POLICY)
+    assert re.fullmatch("[0-9a-f]{64}", iot.get_policy(policyName="attached")["generationId"])
+    iot.attach_policy(policyName="attached", target=made["certificateArn"])
+    transfer = {"certificateId": made["certificateId"], "targetAwsAccount": "1" * 12}
+    assert refused(iot.transfer_certificate, **transfer) == ("TransferConflictException", 409)
+
+
+def test_no_default_authorizer_can_be_cleared_when_there_is_none(iot):
+    assert refused(iot.clear_default_authorizer) == ("ResourceNotFoundException", 404)
+
+
+def test_jobs_are_for_things_that_there_are_and_show_what_was_not_given(iot):
+    missing = {"jobId": "none", "targets": [ARN + "thing/none"], "document": "{}"}
+    assert refused(iot.create_job, **missing) == ("ResourceNotFoundException", 404)
+    iot.create_thing(thingName="pump")
+    many = {"jobId": "many", "targets": [ARN + "thing/pump"] * 101, "document": "{}"}
+    assert refused(iot.create_job, **many) == ("InvalidRequestException", 400)
+    fast = {**missing, "targets": [ARN + "thing/pump"], "jobExecutionsRolloutConfig": {"maximumPerMinute": 1001}}
+    assert refused(iot.create_job, **fast) == ("InvalidRequestException", 400)
+    iot.create_job(jobId="j", targets=[ARN + "thing/pump"], document="{}")
+    job = iot.describe_job(jobId="j")["job"]
+    assert [job[name] for name in ("presignedUrlConfig", "jobExecutionsRolloutConfig", "timeoutConfig")] == [{}] * 3
+    assert iot.describe_job_execution(jobId="j", thingName="pump")["execution"]["statusDetails"] == {}
+
+
+@pytest.mark.parametrize("details", [{"a": "x" * 1025}, {"a b": "x"}, {f"k{number}": "x" for number in range(11)}])
+def test_status_details_that_are_refused(iot, details):
+    iot.create_thing(thingName="valve")
+    if "details" not in [each["jobId"] for each in iot.list_jobs()["jobs"]]:
+        iot.create_job(jobId="details", targets=[ARN + "thing/valve"], document="{}")
+    iot.jobs_data.start_next_pending_job_execution(thingName="valve")
+    update = {"jobId": "details", "thingName": "valve", "status": "IN_PROGRESS", "statusDetails": details}
+    assert refused(iot.jobs_data.update_job_execution, **update) == ("InvalidRequestException", 400)
+
+
+def test_statistics_of_a_boolean_count_it_as_a_number(iot):
+    iot.update_indexing_configuration(thingIndexingConfiguration={"thingIndexingMode": "REGISTRY_AND_SHADOW"})
+    for number in range(4):
+        iot.create_thing(thingName=f"flag-{number}")
+        on = "false" if number else "true"
+        iot.data.update_thing_shadow(thingName=f"flag-{number}", payload=f'{{"state":{{"reported":{{"on":{on}}}}}}}')
+    found = iot.get_statistics(queryString="thingName:flag-*", aggregationField="shadow.reported.on")["statistics"]
+    assert [found[name] for name in ("count", "average", "sum", "minimum", "maximum")] == [4, 0.25, 1.0, 0.0, 1.0]
