@@ -18,9 +18,9 @@ ROWS: list[tuple[str, str, str]] = [
     ("runWith.posixUser and runWithDefault.posixUser", "partly",
      "when the core runs as root; told no user, a root core runs components as root, where the nucleus refuses"),
     ("runWith.systemResourceLimits", "no", "logged as without effect"),
-    ("Configuration of aws.greengrass.Nucleus", "partly",
+    ("Configuration of aws.greengrass.Nucleus and NucleusLite", "partly",
      "acted on: logging level, format and sizes, runWithDefault, networkProxy, platformOverride, mqtt.spooler, "
-     "interpolateComponentConfiguration; all else is said in greengrass.log to have no effect"),
+     "telemetry, fleetStatus, interpolateComponentConfiguration; all else is said in greengrass.log to have no effect"),
     ("PauseComponent and ResumeComponent", "partly", "SIGSTOP and SIGCONT to the process groups, not a cgroup freezer"),
     ("Daemons that a Startup step leaves", "partly", "ended when the component stops; AWS leaves them to Shutdown"),
     ("RestartComponent of a BROKEN component", "partly", "installs it anew; AWS answers well and leaves it BROKEN"),
@@ -40,8 +40,8 @@ ROWS: list[tuple[str, str, str]] = [
      "iotcore; get-debug-password answers, but no debug console is behind it; AuthorizedPosixGroups is not read"),
     ("Components of AWS's", "partly",
      "Nucleus, Cli, TokenExchangeService, ShadowManager, SecretManager, StreamManager, LogManager, NucleusEmitter, "
-     "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; all others are "
-     "NotEmulated"),
+     "DiskSpooler and clientdevices are parts of the core in any version, configured by the deployment; a setting "
+     "without effect is a WARN; all other components are NotEmulated"),
     ("aws.greengrass.telemetry.NucleusEmitter", "yes", "local topic, mqttTopic and interval"),
     ("Fleet status ($aws/things/<thing>/greengrassv2/health/json)", "partly",
      "launch, deployments, changes, reconnection and daily, cut at 128,000 bytes; fleetConfigArns and statusCodes are "

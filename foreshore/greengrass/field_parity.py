@@ -16,7 +16,8 @@ ROWS: list[tuple[str, str, str]] = [
     ("Client device auth: certificates", "partly",
      "the core's CA (RSA_2048, ECDSA_P256 or files of your own; pkcs11 is NotEmulated), rotation, addresses; server "
      "keys are RSA 2048 over IPC, 4096 on a device; the core's CA is vouched for by ca.pem too"),
-    ("Client device auth: metrics and cloudRequestQueueSize, maxConcurrentCloudRequests", "no", "without effect"),
+    ("Client device auth: metrics and cloudRequestQueueSize, maxConcurrentCloudRequests", "no",
+     "without effect, which is a WARN"),
     ("Local MQTT broker", "partly",
      "Foreshore's own on 8884; with Moquette deployed MQTT 5 is refused, with EMQX it is not; other settings of theirs "
      "and those of the bridge's connection (brokerUri, mqtt.*) have no effect, which is a WARN"),

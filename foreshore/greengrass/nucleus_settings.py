@@ -1,4 +1,4 @@
-"""The configuration of aws.greengrass.Nucleus: what the core does of it, and what has no effect here. Pure.
+"""The configuration of the nucleus, classic or lite: what the core does of it, and what has no effect here. Pure.
 
 Source: Greengrass developer guide, "Greengrass nucleus" (configuration); nucleus, DeviceConfiguration, ProxyUtils.
 """
@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 
 from foreshore.greengrass.log_lines import LogSettings, read_log_settings
 
-_ACTED_ON = {"logging", "runwithdefault", "networkproxy", "platformoverride", "interpolatecomponentconfiguration"}
+_ACTED_ON = {
+    "fleetstatus", "interpolatecomponentconfiguration", "logging", "networkproxy", "platformoverride",
+    "runwithdefault", "telemetry",
+}  # fmt: skip
 _MQTT_ACTED_ON = {"spooler"}
 _NO_EFFECT: Mapping[str, str] = {
     "deploymentpollingfrequencyseconds": "deployments begin at once",
@@ -19,7 +22,6 @@ _NO_EFFECT: Mapping[str, str] = {
     "jvmoptions": "there is no Java here",
     "awsregion": "the region is the project's",
     "iotrolealias": "credentials are the edge's own",
-    "telemetry": "configure aws.greengrass.telemetry.NucleusEmitter instead",
 }
 
 

@@ -48,6 +48,35 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     },
 }  # fmt: skip
 
+ACTED_ON: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "aws.greengrass.clientdevices.Auth": {
+        "ca_type": (), "certificateAuthority": (), "certificates": (), "deviceGroups": (),
+        "performance": ("maxActiveAuthTokens",), "security": ("clientDeviceTrustDurationMinutes",),
+    },
+    "aws.greengrass.LogManager": {"logsUploaderConfiguration": (), "periodicUploadIntervalSec": ()},
+    "aws.greengrass.SecretManager": {"cloudSecrets": (), "periodicRefreshIntervalMin": ()},
+    "aws.greengrass.ShadowManager": {
+        "rateLimits": (), "shadowDocumentSizeLimitBytes": (), "strategy": (), "synchronize": (),
+    },
+}  # fmt: skip
+"""The settings of a component that are acted on, and of one that is a map its members, where not all are. A component
+that is not here tells itself what has no effect."""
+
+
+def without_effect(name: str, configuration: Mapping[str, object]) -> list[str]:
+    """The settings of a component, `map.member` for members, that nothing here acts on."""
+    known = ACTED_ON.get(name)
+    if known is None:
+        return []
+    found = []
+    for key, value in configuration.items():
+        if key not in known and key != "accessControl":
+            found.append(key)
+        elif known.get(key) and isinstance(value, Mapping):
+            found += [f"{key}.{member}" for member in value if member not in known[key]]
+    return found
+
+
 HINTS: Mapping[str, str] = {
     "aws.greengrass.LambdaManager": "Foreshore's Lambda host runs handlers as generic components.",
     "aws.greengrass.LambdaLauncher": "Foreshore's Lambda host runs handlers as generic components.",

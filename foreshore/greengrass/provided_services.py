@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from foreshore.errors import ForeshoreError
+from foreshore.greengrass.provided import without_effect
 
 Say = Callable[[str, str, str], None]
 
@@ -77,6 +78,8 @@ class Services:
                     continue
                 self._taken[name] = wanted
                 self._refused.pop(name, None)
+                for setting in without_effect(name, wanted or {}):
+                    self._say(name, "WARN", f"{setting} has no effect here")
                 try:
                     await service.configure(wanted)
                 except ForeshoreError as error:

@@ -49,7 +49,7 @@ from foreshore.greengrass.lifecycle import Reported, State
 from foreshore.greengrass.lifecycle import Request as Wish
 from foreshore.greengrass.nucleus_settings import read_nucleus
 from foreshore.greengrass.processes import Processes, Surroundings, order_of
-from foreshore.greengrass.provided import CLI, NUCLEUS, PROVIDED
+from foreshore.greengrass.provided import CLI, NUCLEUS, NUCLEUS_LITE, PROVIDED
 from foreshore.greengrass.recipe_store import RecipeStore, deployment_file, this_platform
 from foreshore.greengrass.runner import Runner
 from foreshore.http import Request, Response
@@ -97,6 +97,7 @@ class Supervisor:
         self.thing = thing
         self.configuration = configuration
         self.artifacts = ArtifactStore(self.root, project.absolute() if project else None)
+        self._nuclei = (NUCLEUS, NUCLEUS_LITE) if profile == "lite" else (NUCLEUS,)
         attributes = self._platform = dict(platform or this_platform(profile))
         self.recipes = RecipeStore(self.root, thing, self.artifacts, attributes, profile)
         surroundings = Surroundings(
@@ -142,7 +143,9 @@ class Supervisor:
         self._log = ComponentLog(self.root / "logs/greengrass.log", "greengrass", self._emit, self.surroundings.logging)
         self._told: set[str] = set()
         self._read_nucleus()
-        self._unwatch = self.configuration.watch(NUCLEUS, (), lambda change: self._read_nucleus())
+        self._unwatches = [
+            self.configuration.watch(name, (), lambda change: self._read_nucleus()) for name in self._nuclei
+        ]
         self._write_cli_info()
         self._journal = DeploymentJournal(self.root / "deployments/deployments.db")
         self._restore(self._journal)
@@ -153,7 +156,8 @@ class Supervisor:
         """Shut every component down, dependents first."""
         if self._log is None:
             return
-        self._unwatch()
+        for unwatch in self._unwatches:
+            unwatch()
         await self.deployer.stop()
         await self.processes.close(list(self.processes.runners))
         (self.root / "cli_ipc_info" / f"user-{os.getuid()}").unlink(missing_ok=True)
@@ -163,14 +167,17 @@ class Supervisor:
 
     def _read_nucleus(self) -> None:
         """Take the nucleus's configuration, and tell once what of it has no effect."""
-        settings = read_nucleus(self.configuration.document(NUCLEUS))
+        document: dict[str, object] = {}
+        for name in self._nuclei:
+            document |= self.configuration.document(name)
+        settings = read_nucleus(document)
         self.surroundings.settings = settings
         self.surroundings.logging.settings = settings.logging
         self.recipes.platform = {**self._platform, **settings.platform}
         for note in settings.notes:
             if note not in self._told:
                 self._told.add(note)
-                self.say("WARN", f"{NUCLEUS}: {note}")
+                self.say("WARN", f"{self._nuclei[-1]}: {note}")
 
     def _write_cli_info(self) -> None:
         """The file by which AWS's greengrass-cli finds the socket and its token (greengrass-cli, CLIService)."""

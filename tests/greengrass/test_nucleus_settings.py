@@ -44,6 +44,7 @@ CASES: list[tuple[dict[str, object], dict[str, object], list[str]]] = [
     ({"deploymentPollingFrequencySeconds": 5}, {}, ["deploymentPollingFrequencySeconds has no effect here: depl"]),
     ({"componentStoreMaxSizeBytes": 5}, {}, ["componentStoreMaxSizeBytes has no effect here: the component"]),
     ({"mqtt": {"port": 443, "spooler": {}}}, {}, ["mqtt.port has no effect here"]),
+    ({"telemetry": {"enabled": False}, "fleetStatus": {"periodicStatusPublishIntervalSeconds": 86400}}, {}, []),
     ({"fipsMode": "true"}, {}, ["fipsMode has no effect here"]),
     ({"runWithDefault": {"systemResourceLimits": {"cpus": 1}}}, {}, ["runWithDefault.systemResourceLimits has no"]),
 ]
@@ -83,7 +84,7 @@ def test_a_running_core_follows_its_nucleus(tmp_path: Path) -> None:
                     "logging": {"level": "WARN", "format": "JSON"},
                     "networkProxy": {"proxy": {"url": "http://p:1"}},
                     "runWithDefault": {"posixShell": "bash"},
-                    "telemetry": {"enabled": False},
+                    "jvmOptions": "-Xmx64m",
                 }
             }
         }
@@ -92,13 +93,25 @@ def test_a_running_core_follows_its_nucleus(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in bench.text("app").splitlines()]
         assert [(line["level"], line["eventType"], line["message"]) for line in lines] == [("WARN", "stderr", "two")]
         assert [line.text for line in bench.lines if line.text.startswith("one")] == ["one http://p:1 bash"]
-        notes = [line.text for line in bench.lines if "telemetry has no effect" in line.text]
+        notes = [line.text for line in bench.lines if "jvmOptions has no effect" in line.text]
         assert len(notes) == 1 and notes[0].startswith(NUCLEUS)
         assert (await bench.deploy_with({NUCLEUS: {"RESET": ["/logging"]}}, {})).status == "SUCCEEDED"
         await bench.supervisor.restart_component("app")
         await bench.until(lambda: ": stdout. one" in bench.text("app"))
 
     run(tmp_path, work)
+
+
+def test_a_lite_core_follows_the_nucleus_lite(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.recipe("app", run="echo one $HTTP_PROXY; " + SLEEP)
+        proxy: dict[str, object] = {"networkProxy": {"proxy": {"url": "http://p:1"}}, "rootPath": "/g"}
+        config: dict[str, dict[str, object]] = {f"{NUCLEUS}Lite": {"MERGE": proxy}}
+        assert (await bench.deploy_with(config, {"app": "1.0.0"})).status == "SUCCEEDED"
+        await bench.until(lambda: "one http://p:1" in bench.text("app"))
+        assert any(f"{NUCLEUS}Lite: rootPath has no effect" in line.text for line in bench.lines)
+
+    run(tmp_path, work, profile="lite")
 
 
 def test_platform_override(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from stream_manager import MessageStreamDefinition, StrategyOnFull, StreamManagerClient
 
 from foreshore.errors import UserError
+from foreshore.greengrass.provided_services import Services
 from foreshore.greengrass.stream_manager.service import StreamManager
 from tests.e2e.conftest import start, stop
 
@@ -71,6 +72,31 @@ def test_a_deployment_configures_the_stream_manager(tmp_path, free_port):
         assert streams_of(edge) != free_port
     finally:
         stop(edge)
+
+
+class Silent:
+    """A service that takes anything."""
+
+    async def configure(self, configuration):
+        pass
+
+
+def test_settings_of_awss_components_without_effect_are_said():
+    auth = "aws.greengrass.clientdevices.Auth"
+    documents = {
+        auth: {"metrics": {}, "performance": {"maxActiveAuthTokens": 9, "cloudRequestQueueSize": 9}, "security": {}},
+        "aws.greengrass.LogManager": {"periodicUploadIntervalSec": 60, "deprecatedVersionSupport": True},
+        "aws.greengrass.ShadowManager": {"synchronize": {}, "accessControl": {}},
+        STREAMS: {"anything": 1},
+    }
+    said = []
+    services = Services(dict.fromkeys(documents, Silent()), documents.get, lambda *line: said.append(line))
+    assert asyncio.run(services.settle()) == {}
+    assert said == [
+        (auth, "WARN", "metrics has no effect here"),
+        (auth, "WARN", "performance.cloudRequestQueueSize has no effect here"),
+        ("aws.greengrass.LogManager", "WARN", "deprecatedVersionSupport has no effect here"),
+    ]
 
 
 @pytest.mark.parametrize(
