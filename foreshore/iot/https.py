@@ -19,6 +19,7 @@ from foreshore.http import Request, Response
 from foreshore.iot.access import Identity, PolicyAccess
 from foreshore.iot.credentials import CredentialProvider
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
+from foreshore.iot.presigned import presigned_problem
 from foreshore.shapes.service_model import access_key, new_request_id
 
 _CREDENTIALS = re.compile(r"/role-aliases/([^/]+)/credentials")
@@ -33,7 +34,10 @@ Authorize = Callable[[ConnectRequest], Awaitable[ConnectDecision] | None]
 
 
 class DeviceHttps:
-    """Answers requests of the devices' HTTPS listener; `identify` is what the data plane asks."""
+    """Answers requests of the devices' HTTPS listener; `identify` is what the data plane asks.
+
+    `clock` gives epoch seconds.
+    """
 
     def __init__(
         self,
@@ -42,12 +46,14 @@ class DeviceHttps:
         jobs: Serve,
         credentials: CredentialProvider,
         upgrade: Upgrade,
+        clock: Callable[[], float],
     ) -> None:
         self._access = access
         self._data = data
         self._jobs = jobs
         self._credentials = credentials
         self._upgrade = upgrade
+        self._clock = clock
         self._authorized: dict[int, Identity] = {}
         self._mounted: dict[str, DeviceHandler] = {}
 
@@ -75,7 +81,7 @@ class DeviceHttps:
         """Answer one request."""
         path = request.raw_path
         if path == "/mqtt":
-            return self._upgrade(request, signed_by(request))
+            return self._open_websocket(request)
         found = _CREDENTIALS.fullmatch(path)
         if found is not None:
             return self._give_credentials(request, unquote(found[1]))
@@ -87,6 +93,14 @@ class DeviceHttps:
         if path.startswith(_DATA):
             return await self._serve(self._data, _whole_topic(request))
         return refusal(AwsError("ResourceNotFoundException", f"There is nothing at {path}", 404))
+
+    def _open_websocket(self, request: Request) -> Response:
+        """Upgrade; a signed request must be in order. Who signs nothing may still be let in at CONNECT."""
+        if "X-Amz-Credential" in request.query_string:
+            problem = presigned_problem(dict(request.query), self._clock())
+            if problem:
+                return refusal(AwsError("ForbiddenException", problem, 403))
+        return self._upgrade(request, signed_by(request))
 
     async def _hand_over(self, handler: DeviceHandler, request: Request) -> Response:
         """AWS hangs up on a certificate that is not active (Greengrass, "Troubleshooting client devices")."""

@@ -137,7 +137,8 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "SigV4 (HTTPS and WebSocket)",
         "partly",
-        "A signature names the caller and is not verified; local IAM restricts nobody.",
+        "A signature names the caller and is not verified; local IAM restricts nobody. Of a signed WebSocket URL the "
+        "form, the service and the age (at most 15 minutes, less by X-Amz-Expires) count.",
     ),
     (
         "Credential provider and role aliases",

@@ -218,7 +218,9 @@ class IotCore:
         )  # fmt: skip
         self.advisor = Advisor(self.ground, self.tags, self._advised_edge())
         self.resources = Resources(self.parts(), self.registry, self.policies)
-        self.https = DeviceHttps(self.access, self.handle_data_plane, self.handle_jobs_data, credentials, self._upgrade)
+        self.https = DeviceHttps(
+            self.access, self.handle_data_plane, self.handle_jobs_data, credentials, self._upgrade, self.ground.clock
+        )
         self._https_servers = [DeviceServer(self.broker, self.https.handle, self._failed) for _ in range(2)]
 
     def _advised_edge(self) -> Edge:

@@ -6,9 +6,12 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPSConnection
 
 import paho.mqtt.client as mqtt
 import pytest
+from awscrt import auth, http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
@@ -95,5 +98,31 @@ def test_the_handshake_is_answered_in_lower_case(tmp_path):
         for line in (b"upgrade: websocket", b"connection: upgrade", b"sec-websocket-protocol: mqttv3.1",
                      b"sec-websocket-accept: " + websocket.accept_key(key)):  # fmt: skip
             assert b"\r\n" + line + b"\r\n" in answer
+        assert [signed(edge, age) for age in (0, 3600)] == [101, 403]
     finally:
         stop(edge)
+
+
+def signed(edge, age_s):
+    """The status that a URL gets which the SDK's own signer dated so many seconds back."""
+    config = auth.AwsSigningConfig(
+        algorithm=auth.AwsSigningAlgorithm.V4,
+        signature_type=auth.AwsSignatureType.HTTP_REQUEST_QUERY_PARAMS,
+        credentials_provider=auth.AwsCredentialsProvider.new_static("AKID", "secret", "token"),
+        region="us-east-1",
+        service="iotdevicegateway",
+        date=datetime.now(UTC) - timedelta(seconds=age_s),
+        omit_session_token=True,
+    )
+    request = http.HttpRequest("GET", "/mqtt")
+    request.headers.add("host", "localhost")
+    target = auth.aws_sign_request(request, config).result(10).path
+    connection = HTTPSConnection(*edge.host_port("wss"), context=ssl.create_default_context(cafile=edge.ca))
+    try:
+        connection.request("GET", target, headers={
+            "Host": "localhost", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Protocol": "mqtt", "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
+        })  # fmt: skip
+        return connection.getresponse().status
+    finally:
+        connection.close()
