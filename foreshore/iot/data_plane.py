@@ -311,11 +311,16 @@ def _base64(text: str | None) -> bytes | None:
 
 
 def _user_properties(text: str | None) -> list[tuple[str, str]]:
-    """The JSON array of one-pair objects that the header holds (base64 is taken off already)."""
+    """The JSON array of one-pair objects that the header holds (base64 is taken off already).
+
+    Who gives boto3 the "JSON string" of the API reference sends it as a JSON string: encoded twice.
+    """
     if not text:
         return []
     try:
         pairs = orjson.loads(text)
+        if isinstance(pairs, str):
+            pairs = orjson.loads(pairs)
         return [(str(key), str(value)) for pair in pairs for key, value in pair.items()]
     except (orjson.JSONDecodeError, AttributeError, TypeError):
         raise AwsError("InvalidRequestException", "userProperties has to be a JSON array of objects", 400) from None

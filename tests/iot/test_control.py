@@ -180,6 +180,13 @@ def test_shadows_are_indexed(edge):
     assert shown["reported"] == {"hue": 10}
 
 
+@pytest.mark.parametrize("given", [[{"a": "1"}, {"b": "2"}], '[{"a": "1"}, {"b": "2"}]'])
+def test_user_properties_may_be_a_list_or_the_json_string_of_one(edge, given):
+    data = edge.client("iot-data")
+    data.publish(topic="t", payload=b"x", retain=True, userProperties=given)
+    assert json.loads(data.get_retained_message(topic="t")["userProperties"]) == [{"a": "1"}, {"b": "2"}]
+
+
 def test_billing_groups_and_tags(edge):
     iot = edge.client()
     made = iot.create_billing_group(billingGroupName="b", tags=[{"Key": "k", "Value": "v"}])

@@ -159,6 +159,7 @@ class Core(Deliveries):
         if present:
             self._reassess(session)
             self.waiting.settle(session)
+            self._drop_forbidden(session)
             connection.resend()
             for one in session.subscriptions.values():
                 self._take_waiting(one)

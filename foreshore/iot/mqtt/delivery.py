@@ -264,6 +264,18 @@ class Deliveries(abc.ABC):
                     self._deliver_shared(group, delivery.message)
             self.settled(delivery)
 
+    def _drop_forbidden(self, session: Session) -> None:
+        """Receive is asked at delivery, and of what waits now: it came in under older policies, or before a restart."""
+        waiting = [one for one in (*session.inflight.values(), *session.queue) if one is not None]
+        topics = {one.message.topic for one in waiting}
+        forbidden = {topic for topic in topics if not self._may_receive(session, topic)}
+        if not forbidden:
+            return
+        session.drop(forbidden)
+        for one in waiting:
+            if one.message.topic in forbidden:
+                self.settled(one)
+
     def enqueue(self, session: Session, delivery: Delivery) -> bool:
         """Keep a delivery for later; when the session's queue is full it is dropped and counted."""
         message = delivery.message

@@ -385,8 +385,9 @@ class Broker(Core):
             task.cancel()
         for link in list(self.links):
             link.connection.close(reason.SERVER_SHUTTING_DOWN, "SERVER_INITIATED_DISCONNECT")
+        self.flush()  # Before any link is closed: a transport that closes takes no more bytes.
+        for link in list(self.links):
             link.close()
-        self.flush()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
         while self.links and time.monotonic() < deadline:
             await asyncio.sleep(0.005)

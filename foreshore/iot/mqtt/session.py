@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foreshore.iot.mqtt.codec import Will
@@ -244,6 +244,14 @@ class Session:
             self.queue = ()
         self.queued_bytes -= delivery.message.size()
         return delivery
+
+    def drop(self, topics: Set[str]) -> None:
+        """Take what waits or was not acknowledged away, by topic."""
+        for packet_id, one in list(self.inflight.items()):
+            if one is not None and one.message.topic in topics:
+                del self.inflight[packet_id]
+        self.queue = deque(one for one in self.queue if one.message.topic not in topics) or ()
+        self.queued_bytes = sum(one.message.size() for one in self.queue)
 
     def add_received(self, packet_id: int) -> bool:
         """Note an inbound QoS 2 identifier; False when it is already known [MQTT-4.3.3-10]."""

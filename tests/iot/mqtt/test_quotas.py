@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from foreshore.database import MEMORY, Database
 from foreshore.iot.mqtt import codec, websocket
 from foreshore.iot.mqtt import properties as p
-from foreshore.iot.mqtt.access import SilentObserver
+from foreshore.iot.mqtt.access import AllowAll, SilentObserver
 from foreshore.iot.mqtt.codec import V5, V311, Publish, Request, Subscribe, Will
 from foreshore.iot.mqtt.limits import AWS, is_answer
 from tests.iot.mqtt.test_state_clauses import ask, gone, join, listen, say, silent, timed
-from tests.iot.mqtt.wire import serve
+from tests.iot.mqtt.wire import Wire, serve
 
 JUST = {
     "user": {p.USER_PROPERTY: [("k" * 2, "v" * 8000), ("é" * 5, "v" * 180)]},
@@ -180,3 +181,64 @@ def test_a_websocket_close_is_the_clients_goodbye(profile, sent):
         assert watch.ends == [("CLIENT_INITIATED_DISCONNECT", True)]
 
     serve(scenario, profile=profile, observer=watch)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_receive_is_asked_of_what_waited(durable):
+    """Of the queue, and of what was sent and not acknowledged: permission may have gone since."""
+
+    class Fickle(AllowAll):
+        denied = ""
+
+        def may_receive(self, identity, topic, /):
+            return topic != self.denied
+
+    access = Fickle()
+    database = Database(MEMORY, "") if durable else None
+    long = {p.SESSION_EXPIRY: 3000}
+
+    async def before(broker, port):
+        wire = await join(port, "a", properties=long)
+        await listen(wire, "kept", "lost")
+        other = await join(port, "b")
+        await say(other, "lost", b"sent")
+        await wire.receive()
+        await gone(wire, broker, "a")
+        for topic in ("lost", "kept"):
+            await say(other, topic, b"queued")
+
+    async def after(broker, port):
+        wire = await join(port, "a", clean=False, properties=long)
+        assert (await wire.receive()).payload == b"queued"
+        await silent(wire)
+        await gone(wire, broker, "a")
+        access.denied = ""
+        wire = await join(port, "a", clean=False, properties=long)
+        assert (await wire.receive()).topic == "kept"  # What was dropped is gone for good.
+        await silent(wire)
+
+    async def both(broker, port):
+        await before(broker, port)
+        access.denied = "lost"
+        await after(broker, port)
+
+    if not durable:
+        serve(both, access=access)
+        return
+    serve(before, access=access, database=database)
+    access.denied = "lost"
+    serve(after, access=access, database=database)
+    database.close()
+
+
+def test_a_broker_that_stops_says_so():
+    async def scenario(broker, port):
+        wires = [await join(port, f"c{version}", version) for version in (V311, V5)]
+        unfinished = await Wire.open(port, "x")
+        await unfinished.receive()
+        await broker.stop()
+        assert await wires[0].receive() is None
+        assert (await wires[1].receive()).reason == 0x8B
+        assert await wires[1].receive() is None
+
+    serve(scenario)
