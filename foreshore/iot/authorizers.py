@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -24,7 +25,7 @@ from foreshore.errors import AwsError, NotEmulated
 from foreshore.iot.access import Context, Identity, PolicyAccess
 from foreshore.iot.listing import markers
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
-from foreshore.iot.policies import Policy, PolicyError, parse
+from foreshore.iot.policies import MAX_DOCUMENT, Policy, PolicyError, parse
 from foreshore.iot.store import Document, Ground, Tags
 from foreshore.seams import Invoke
 from foreshore.shapes.service_model import CallContext, OperationHandler
@@ -34,6 +35,7 @@ NAME = "x-amz-customauthorizer-name"
 SIGNATURE = "x-amz-customauthorizer-signature"
 MIN_TTL_S, MAX_TTL_S = 300, 86_400
 MAX_POLICIES = 10
+_PRINCIPAL = re.compile(r"[a-zA-Z0-9]{1,128}")
 
 
 class Authorizers:
@@ -165,6 +167,8 @@ class Authorizers:
         authorizer = self.find(params["authorizerName"])
         token, signature = params.get("token"), params.get("tokenSignature")
         verified = self._is_signed(authorizer, token, signature)
+        if not authorizer["signingDisabled"] and not verified:
+            raise AwsError("InvalidRequestException", "The token's signature is not valid.", 400)
         data: Document = {}
         if "tlsContext" in params:
             data["tls"] = params["tlsContext"]
@@ -176,9 +180,12 @@ class Authorizers:
                 mqtt["password"] = base64.b64encode(mqtt["password"]).decode()
             data["mqtt"] = mqtt
         answer = await self._ask(authorizer, token, verified, data)
+        if answer.get("isAuthenticated") is not True:
+            return {"isAuthenticated": False}
+        _policies_of(answer)
         return {
-            "isAuthenticated": bool(answer.get("isAuthenticated")),
-            "principalId": answer.get("principalId"),
+            "isAuthenticated": True,
+            "principalId": answer["principalId"],
             "policyDocuments": [_text(each) for each in answer.get("policyDocuments", [])],
             "refreshAfterInSeconds": answer.get("refreshAfterInSeconds"),
             "disconnectAfterInSeconds": answer.get("disconnectAfterInSeconds"),
@@ -223,9 +230,12 @@ class Authorizers:
             return ConnectDecision(False)
         try:
             answer = await self._ask(authorizer, token, verified, _protocol_data(request))
-            return self._read(answer, request)
-        except (AwsError, PolicyError):
+            decision = self._read(answer, request)
+        except AwsError:
             return ConnectDecision(False)
+        if not request.client_id and not authorizer["enableCachingForHttp"]:
+            decision.refresh_s = None
+        return decision
 
     def _is_signed(self, authorizer: Document, token: str | None, signature: str | None) -> bool:
         if authorizer["signingDisabled"] or token is None or signature is None:
@@ -268,28 +278,54 @@ class Authorizers:
     def _read(self, answer: Document, request: ConnectRequest) -> ConnectDecision:
         if answer.get("isAuthenticated") is not True:
             return ConnectDecision(False)
-        principal = str(answer.get("principalId", ""))
-        documents = answer.get("policyDocuments", [])
-        if not isinstance(documents, list) or len(documents) > MAX_POLICIES or not principal:
-            return ConnectDecision(False)
-        policies: tuple[Policy, ...] = tuple(
-            parse(_text(each), f"authorizer policy {index + 1}") for index, each in enumerate(documents)
-        )
+        policies, principal = _policies_of(answer), answer["principalId"]
         context: Context = {"aws:sourceip": request.source_ip}
         if request.client_id:
             context["iot:clientid"] = request.client_id
         identity = Identity(principal, None, request.client_id, context, policies=policies)
         self._access.describe_connect(identity, request)
-        seconds = answer.get("disconnectAfterInSeconds", MAX_TTL_S)
-        ttl = float(min(max(int(seconds), MIN_TTL_S), MAX_TTL_S))
+        ttl = _seconds(answer, "disconnectAfterInSeconds")
+        refresh = _seconds(answer, "refreshAfterInSeconds") if "refreshAfterInSeconds" in answer else None
         if not request.client_id:  # An HTTP request: its action is asked for later.
-            return ConnectDecision(True, identity, principal, ttl_s=ttl)
+            return ConnectDecision(True, identity, principal, ttl_s=ttl, refresh_s=refresh)
         allowed = self._access.allows(identity, "iot:Connect", f"client/{request.client_id}")
-        return ConnectDecision(allowed, identity, principal, ttl_s=ttl)
+        return ConnectDecision(allowed, identity, principal, ttl_s=ttl, refresh_s=refresh)
 
 
 async def _refused() -> ConnectDecision:
     return ConnectDecision(False)
+
+
+def _policies_of(answer: Document) -> tuple[Policy, ...]:
+    """The policies of an authorizer's answer. Raises AwsError InvalidResponseException for one that breaks the rules.
+
+    The principal is 1 to 128 letters and digits, the policies at most 10 of at most 2,048 characters, the times are
+    numbers ("Defining your Lambda function").
+    """
+    documents = answer.get("policyDocuments", [])
+    if not _PRINCIPAL.fullmatch(str(answer.get("principalId", ""))):
+        raise _invalid("principalId has to be 1 to 128 letters and digits")
+    if not isinstance(documents, list) or len(documents) > MAX_POLICIES:
+        raise _invalid(f"policyDocuments has to be a list of at most {MAX_POLICIES}")
+    for name in ("disconnectAfterInSeconds", "refreshAfterInSeconds"):
+        if isinstance(answer.get(name, 0), bool) or not isinstance(answer.get(name, 0), int):
+            raise _invalid(f"{name} has to be a number")
+    texts = [_text(each) for each in documents]
+    if any(len(text) > MAX_DOCUMENT for text in texts):
+        raise _invalid(f"a policy document has at most {MAX_DOCUMENT} characters")
+    try:
+        return tuple(parse(text, f"authorizer policy {index + 1}") for index, text in enumerate(texts))
+    except PolicyError as error:
+        raise _invalid(f"{error.what} ({error.where})") from None
+
+
+def _invalid(why: str) -> AwsError:
+    return AwsError("InvalidResponseException", f"The authorizer's response is not valid: {why}.", 400)
+
+
+def _seconds(answer: Document, name: str) -> float:
+    """A time of an authorizer's answer within AWS's bounds; the longest when it has none."""
+    return float(min(max(answer.get(name, MAX_TTL_S), MIN_TTL_S), MAX_TTL_S))
 
 
 def _text(document: Any) -> str:

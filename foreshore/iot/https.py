@@ -17,6 +17,7 @@ import orjson
 from foreshore.errors import AwsError
 from foreshore.http import Request, Response
 from foreshore.iot.access import Identity, PolicyAccess
+from foreshore.iot.authorizers import NAME, SIGNATURE, credentials_of
 from foreshore.iot.credentials import CredentialProvider
 from foreshore.iot.mqtt.access import ConnectDecision, ConnectRequest
 from foreshore.iot.presigned import presigned_problem
@@ -29,6 +30,8 @@ _DATA = ("/topics/", "/retainedMessage", "/connections/", "/things/", "/api/thin
 
 Upgrade = Callable[[Request, object], Response]
 Serve = Callable[[Request], Awaitable[Response]]
+_Asked = tuple[tuple[str, int], str | None, str | None]
+MAX_KEPT = 10_000
 DeviceHandler = Callable[[Request, Identity | None], Awaitable[Response]]
 Authorize = Callable[[ConnectRequest], Awaitable[ConnectDecision] | None]
 
@@ -55,6 +58,7 @@ class DeviceHttps:
         self._upgrade = upgrade
         self._clock = clock
         self._authorized: dict[int, Identity] = {}
+        self._kept: dict[_Asked, tuple[float, ConnectDecision | None]] = {}
         self._mounted: dict[str, DeviceHandler] = {}
 
     def mount(self, prefix: str, handler: DeviceHandler) -> None:
@@ -119,23 +123,55 @@ class DeviceHttps:
             identity = self.identify(request)
         except AwsError:
             identity = None
-        return self._credentials.answer(identity, alias, request.header("x-amzn-iot-thingname"))
+        return traced(self._credentials.answer(identity, alias, request.header("x-amzn-iot-thingname")))
 
     async def _serve(self, serve: Serve, request: Request) -> Response:
         """Ask a custom authorizer first when the request has neither certificate nor signature."""
         asked = None
         if not signed_by(request) and (request.tls is None or not request.tls.getpeercert(True)):
-            asked = self._access.authorize(_as_connect(request))
+            asked = self._authorize(request)
         if asked is None:
-            return await serve(request)
+            return traced(await serve(request))
         decision = await asked
         if not decision.allowed or not isinstance(decision.identity, Identity):
             return refusal(AwsError("ForbiddenException", "Forbidden", 403))
         self._authorized[id(request)] = decision.identity
         try:
-            return await serve(request)
+            return traced(await serve(request))
         finally:
             del self._authorized[id(request)]
+
+    def _authorize(self, request: Request) -> Awaitable[ConnectDecision] | None:
+        """Ask the custom authorizer, or take what it answered before on the same connection (enableCachingForHttp)."""
+        connect = _as_connect(request)
+        said = credentials_of(connect)
+        key = (request.peer, said.get(NAME), said.get(SIGNATURE))
+        until, kept = self._kept.get(key, (0.0, None))
+        if kept is not None and self._clock() < until:
+            return _given(kept)
+        asked = self._access.authorize(connect)
+        return None if asked is None else self._keep(key, asked)
+
+    async def _keep(self, key: _Asked, asked: Awaitable[ConnectDecision]) -> ConnectDecision:
+        decision = await asked
+        if decision.allowed and decision.refresh_s is not None:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[key] = (self._clock() + decision.refresh_s, decision)
+        return decision
+
+
+async def _given(decision: ConnectDecision) -> ConnectDecision:
+    return decision
+
+
+def traced(response: Response) -> Response:
+    """The response, with a trace id in the body when it is an error."""
+    if response.status < 400 or not isinstance(response.body, bytes) or not response.body.startswith(b"{"):
+        return response
+    body = orjson.dumps({"traceId": new_request_id(), **orjson.loads(response.body)})
+    headers = [each for each in response.headers if each[0].lower() != b"content-length"]
+    return Response(response.status, headers, body)
 
 
 def refusal(error: AwsError) -> Response:

@@ -162,6 +162,7 @@ class FleetIndex:
             if difference:
                 held["delta"] = difference
             held["hasDelta"] = bool(difference)
+            held["metadata"] = document.get("metadata", {})
             held["version"] = document.get("version")
             if not shadow:
                 found |= held

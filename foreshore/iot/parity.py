@@ -130,8 +130,8 @@ ROWS: list[tuple[str, str, str]] = [
         "Custom authorizers",
         "yes",
         "By username, WebSocket or HTTP query and headers, SNI's domain configuration, or default; token signatures; "
-        "policies of at most 10; the connection ends after disconnectAfterInSeconds. refreshAfterInSeconds and "
-        "enableCachingForHttp are kept, not acted on: each connection and HTTP request asks anew.",
+        "policies of at most 10; the connection ends after disconnectAfterInSeconds, and is asked for again after "
+        "refreshAfterInSeconds. With enableCachingForHttp an answer serves the HTTP connection for that long.",
     ),
     ("Cognito identities", "partly", "Can have policies attached; there is no Cognito to sign in with."),
     (

@@ -30,6 +30,8 @@ class RegistryEvents:
         event = {"eventId": self._ground.new_id(), "timestamp": now, "accountId": self._ground.arns.account, **members}
         if kind:
             event = {"eventType": kind, **event}
+        if kind == "THING_TYPE_ASSOCIATION_EVENT":
+            del event["accountId"]  # The one registry event that has none.
         self._publish(Publication(topic, orjson.dumps(event), timestamp_ms=now))
 
     def thing(self, operation: str, document: Document) -> None:

@@ -65,7 +65,8 @@ class ConnectDecision:
 
     `identity` comes back in every later question; one with a true attribute `wants_trace` (a core's link) gets the
     `traceparent` user property on MQTT 5 deliveries. `principal` is the certificate id (64 hex) or an IAM-like id.
-    `reason_code` is the CONNACK reason of a refusal. `ttl_s` ends the connection after that many seconds.
+    `reason_code` is the CONNACK reason of a refusal. `ttl_s` ends the connection after that many seconds;
+    `refresh_s` is after how many it is asked for again. Of an HTTP request's, `refresh_s` is how long it may be kept.
     """
 
     allowed: bool
@@ -73,6 +74,7 @@ class ConnectDecision:
     principal: str = ""
     reason_code: int = NOT_AUTHORIZED
     ttl_s: float | None = None
+    refresh_s: float | None = None
 
 
 class Access(Protocol):

@@ -25,6 +25,7 @@ from foreshore.iot.mqtt.limits import (
     share_is_full,
     topic_problem,
 )
+from foreshore.iot.mqtt.refresh import refresh_later
 from foreshore.iot.mqtt.routing import identifiers
 from foreshore.iot.mqtt.session import Message, Session, Subscription, forwardable
 from foreshore.iot.mqtt.topics import has_wildcard, is_filter, parse_share
@@ -157,14 +158,14 @@ class Core(Deliveries):
         self.counters["connects"] += 1
         self.observer.connected(connection.info)
         if present:
-            self._reassess(session)
+            self.reassess(session)
             self.waiting.settle(session)
             self._drop_forbidden(session)
             connection.resend()
             for one in session.subscriptions.values():
                 self._take_waiting(one)
 
-    def _reassess(self, session: Session) -> None:
+    def reassess(self, session: Session) -> None:
         """The identity may be another one: ask again who receives what."""
         for one in session.subscriptions.values():
             self.router.remove(one)
@@ -192,6 +193,7 @@ class Core(Deliveries):
                 self.now + decision.ttl_s,
                 lambda: connection.close(reason.NOT_AUTHORIZED, "CUSTOMAUTH_TTL_EXPIRATION"),
             )
+        refresh_later(self, connection, decision)
         if limits.websocket_ttl and connection.peer.listener == "wss":
             self.wheel.add(
                 self.now + limits.websocket_ttl,
