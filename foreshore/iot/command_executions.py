@@ -57,15 +57,18 @@ def timed_out(execution: Document, now: float) -> Document:
 
 
 def update(execution: Document, request: Mapping[str, Json], now: float) -> Document:
-    """What a device reports. Raises AwsError InvalidRequestException or InvalidStateTransitionException."""
+    """What a device reports. Raises AwsError: InvalidRequest…, TerminalStateReached…, InvalidStateTransitionException."""
     status = request.get("status")
     if status not in DEVICE_STATES:
         raise _bad(f"Invalid status: {status}")
     reason = _reason(request.get("statusReason"))
     result = _result(request.get("result"))
     if execution["isTerminal"]:
-        text = f"The execution is in the terminal state {execution['status']}."
-        raise AwsError("InvalidStateTransitionException", text, 409)
+        text = (
+            f"Command Execution status cannot be updated to {status} since execution has already completed"
+            f" with status {execution['status']}."
+        )
+        raise AwsError("TerminalStateReachedException", text, 409)
     if execution["status"] == "TIMED_OUT" and status == "IN_PROGRESS":
         raise AwsError("InvalidStateTransitionException", "The execution can't go from TIMED_OUT to IN_PROGRESS.", 409)
     changed = {**execution, "status": status, "lastUpdatedAt": now}

@@ -108,7 +108,7 @@ class Commands:
         return shown
 
     def list_all(self, params: Params, context: CallContext) -> Document:
-        """ListCommands: those pending deletion are not listed."""
+        """ListCommands: those pending deletion too, until they are gone."""
         wanted = params.get("commandParameterName")
         names = (
             "commandArn",
@@ -122,8 +122,7 @@ class Commands:
         found = [
             {name: each[name] for name in names if name in each}
             for each in self.kind.values()
-            if not each["pendingDeletion"]
-            and params.get("namespace") in (None, each["namespace"])
+            if params.get("namespace") in (None, each["namespace"])
             and wanted in (None, *(parameter["name"] for parameter in each.get("mandatoryParameters", ())))
         ]
         return _page(found, params, "commands", "createdAt", "commandId", 25)
