@@ -57,7 +57,7 @@ def timed_out(execution: Document, now: float) -> Document:
 
 
 def update(execution: Document, request: Mapping[str, Json], now: float) -> Document:
-    """What a device reports. Raises AwsError: InvalidRequest…, TerminalStateReached…, InvalidStateTransitionException."""
+    """What a device reports. Raises AwsError: a bad request, an execution that has ended, a step back in its states."""
     status = request.get("status")
     if status not in DEVICE_STATES:
         raise _bad(f"Invalid status: {status}")

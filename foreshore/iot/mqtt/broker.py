@@ -28,7 +28,7 @@ from foreshore.iot.mqtt.limits import (
 from foreshore.iot.mqtt.refresh import refresh_later
 from foreshore.iot.mqtt.routing import identifiers
 from foreshore.iot.mqtt.session import Message, Session, Subscription, forwardable
-from foreshore.iot.mqtt.topics import has_wildcard, is_filter, parse_share
+from foreshore.iot.mqtt.topics import has_wildcard, is_filter, is_well_formed, parse_share
 from foreshore.seams import Publication
 
 
@@ -217,6 +217,7 @@ class Core(Deliveries):
     def on_subscribe(self, connection: Connection, packet: codec.Subscribe) -> None:
         """Grant what may be granted, answer, then send retained messages."""
         limits, aws5 = self.limits, self.limits.aws and connection.version == 5
+        self._check_filters([one.filter for one in packet.requests])
         ids = packet.properties.get(p.SUBSCRIPTION_ID, [0])
         if ids[0] and not limits.subscription_ids:
             connection.close(reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "CLIENT_ERROR")
@@ -247,6 +248,13 @@ class Core(Deliveries):
             self._take_waiting(subscription)
         if granted and connection.info is not None:
             self.observer.subscribed(connection.info, [subscription.filter for subscription, _ in granted])
+
+    def _check_filters(self, filters: list[str]) -> None:
+        """By the standard a misplaced wildcard ends the connection [MQTT-4.13.1-1], 3.1.1 [MQTT-4.8.0-1]: 0x8F is for
+        filters that are correctly formed (table 3-8). AWS answers it for both. Raises PeerError.
+        """
+        if not self.limits.aws and not all(is_well_formed(filter) for filter in filters):
+            raise p.malformed("topic filter")
 
     def _subscribe_problem(self, connection: Connection, one: codec.Request, count: int) -> int:
         limits, session = self.limits, connection.session
@@ -312,6 +320,7 @@ class Core(Deliveries):
         """[MQTT-3.10.4-1..5]"""
         session = connection.session
         assert session is not None
+        self._check_filters(packet.filters)
         reasons, gone = [], []
         for filter in packet.filters:
             old = session.subscriptions.pop(filter, None)

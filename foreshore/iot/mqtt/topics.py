@@ -56,6 +56,14 @@ def parse_share(filter: str) -> Share | None:
     return Share(group, inner)
 
 
+def is_well_formed(filter: str) -> bool:
+    """Whether a filter, shared or not, has its wildcards and its share name in order."""
+    try:
+        return parse_share(filter) is not None or is_filter(filter)
+    except ValueError:
+        return False
+
+
 def strip_basic_ingest(topic: str) -> tuple[str, str] | None:
     """Give (rule name, remaining topic) of a Basic Ingest topic `$aws/rules/<rule>/<topic>`, or None."""
     if not topic.startswith(BASIC_INGEST):
