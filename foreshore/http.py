@@ -400,7 +400,6 @@ class ClientProtocol(asyncio.Protocol):
         self.reusable = False
         self.fresh = True
         self.closed = False
-        self._eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

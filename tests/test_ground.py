@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from foreshore.background import Background
 from foreshore.children import reap_strays, spawn
 from foreshore.database import Database
 from foreshore.errors import AwsError, ForeshoreError, NotEmulated, UserError
@@ -169,3 +170,33 @@ def test_the_error_tree():
     assert issubclass(NotEmulated, AwsError)
     assert issubclass(UserError, ForeshoreError)
     assert str(UserError("what", where="f:1", mend="do")) == "f:1: what\n  mend: do"
+
+
+def test_work_in_the_background_tells_of_its_failure_and_ends():
+    heard = []
+
+    async def fails():
+        raise ValueError("broken")
+
+    async def lasts(started):
+        started.set()
+        await asyncio.Event().wait()
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+        work, started = Background(), asyncio.Event()
+        work.start(fails)
+        while not heard:
+            await asyncio.sleep(0)
+        assert not work.is_running
+        work.start(lambda: lasts(started))
+        await started.wait()
+        work.start(fails)  # It runs, so nothing is begun.
+        assert work.is_running
+        await work.stop()
+        await work.stop()
+        assert not work.is_running
+
+    asyncio.run(main())
+    (context,) = heard
+    assert str(context["exception"]) == "broken" and "fails" in context["message"]

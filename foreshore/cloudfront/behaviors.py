@@ -165,10 +165,12 @@ def _check(settings: Settings, where: str) -> None:
     missing = sorted(wanted - known)
     if missing:
         raise UserError(f"no origin or origin group {missing[0]!r}", code="cloudfront-config", where=where)
+    functions = {trigger.arn for behavior in settings.behaviors for trigger in behavior.triggers.values()}
     for name, found, limit in (
         ("cache behaviours", len(settings.behaviors) - 1, limits.MAX_BEHAVIORS),
         ("origins", len(settings.origins), limits.MAX_ORIGINS),
         ("origin groups", len(settings.groups), limits.MAX_ORIGIN_GROUPS),
+        ("Lambda@Edge functions", len(functions), limits.MAX_TRIGGER_FUNCTIONS),
     ):
         if found > limit:
             raise UserError(f"{found} {name}; CloudFront takes {limit}", code="cloudfront-quota", where=where)

@@ -113,11 +113,6 @@ class Stage:
         """Whether it runs only when the origin is asked."""
         return self.event_type.startswith("origin")
 
-    @property
-    def on_response(self) -> bool:
-        """Whether it gets a response."""
-        return self.event_type.endswith("response")
-
 
 def _stage(event_type: str, read_only: str, body: int, generated: int) -> Stage:
     return Stage(event_type, frozenset(read_only.split()), body, generated)
@@ -136,7 +131,6 @@ ORIGIN_RESPONSE = _stage("origin-response", "transfer-encoding via", 0, limits.O
 VIEWER_RESPONSE = _stage(
     "viewer-response", "warning via content-length content-encoding transfer-encoding", 0, limits.VIEWER_GENERATED
 )
-STAGES = {s.event_type: s for s in (VIEWER_REQUEST, ORIGIN_REQUEST, ORIGIN_RESPONSE, VIEWER_RESPONSE)}
 
 
 @dataclass(frozen=True, slots=True)

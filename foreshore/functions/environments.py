@@ -152,7 +152,6 @@ class Environment:
         self._init_type = ""
         self._timed_out = False
         self._pending_line = b""
-        self._init_log: list[str] = []
         self._started = 0.0
         self._started_ns = 0
         self._loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from foreshore.background import Background
 from foreshore.errors import AwsError, ForeshoreError, NotEmulated
 from foreshore.functions import batches
 from foreshore.functions.async_invokes import deliver
@@ -44,18 +45,15 @@ class Poller(abc.ABC):
         self.source = source
         self.time_scale = time_scale
         self.last_result = "No records processed"
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background()
 
     def start(self) -> None:
         """Begin to poll."""
-        self._task = asyncio.ensure_future(self._guard())
+        self._task.start(self._guard)
 
     async def stop(self) -> None:
         """Stop; what is not checkpointed is read again."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._task.stop()
 
     async def _guard(self) -> None:
         """Poll for ever; a source that does not answer is asked again."""

@@ -98,7 +98,6 @@ class FunctionSpec:
     memory_mb: int = 128
     environment: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Path, ...] = ()
-    layer_arns: tuple[str, ...] = ()
     role: str = DEFAULT_ROLE
     description: str = ""
     architecture: str = "x86_64"

@@ -160,7 +160,6 @@ def _function_body(function: Function) -> dict[str, Any]:
 def _read_version(body: dict[str, Any]) -> Version:
     spec = dict(body["spec"])
     spec["code"], spec["layers"] = Path(spec["code"]), tuple(Path(path) for path in spec["layers"])
-    spec["layer_arns"] = tuple(spec["layer_arns"])
     known = {field.name for field in fields(FunctionSpec)}
     return Version(**{**body, "spec": FunctionSpec(**{key: value for key, value in spec.items() if key in known})})
 

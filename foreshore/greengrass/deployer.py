@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from foreshore.background import Background
 from foreshore.errors import ForeshoreError, UserError
 from foreshore.greengrass.components import (
     ComponentUpdates,
@@ -115,7 +116,7 @@ class Deployer:
         self._settle_services = settle_services
         self._settle_s = settle_s
         self._queue: asyncio.Queue[Deployment] = asyncio.Queue()
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = Background()
         self._journal: DeploymentJournal | None = None
 
     # the queue
@@ -134,14 +135,11 @@ class Deployer:
                 self._queue.put_nowait(deployment)
             else:
                 deployment.over.set()
-        self._worker = asyncio.ensure_future(self._work())
+        self._worker.start(self._work)
 
     async def stop(self) -> None:
         """Leave the deployment in progress as it is; whoever waits for one is told."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
+        await self._worker.stop()
         for deployment in self.deployments.values():
             deployment.over.set()
 

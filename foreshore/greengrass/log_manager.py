@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foreshore.background import Background
 from foreshore.database import Database
 from foreshore.errors import AwsError, ForeshoreError
 from foreshore.greengrass.aws_calls import AwsCalls
@@ -59,7 +60,7 @@ class LogManager:
         self._say = say
         self._settings = Settings()
         self._database: Database | None = None
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = Background()
         self._changed = asyncio.Event()
         self._complaint = ""
 
@@ -72,15 +73,11 @@ class LogManager:
 
     async def start(self) -> None:
         """Begin to upload, as soon as there is something to upload."""
-        if self._worker is None:
-            self._worker = asyncio.ensure_future(self._work_on())
+        self._worker.start(self._work_on)
 
     async def stop(self) -> None:
         """Stop; what is not uploaded goes on at the next start."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
+        await self._worker.stop()
         if self._database is not None:
             self._database.close()
             self._database = None

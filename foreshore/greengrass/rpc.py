@@ -175,11 +175,10 @@ class Rules(NamedTuple):
     ordered_streams: bool
     answers_control: bool
     unary_flags: int
-    names_component: bool
 
 
-CLASSIC = Rules(MAX_FRAME, HeaderReader(frozenset(range(10))), True, True, True, True, TERMINATE_STREAM, False)
-LITE = Rules(10_012, HeaderReader(frozenset({INT32, STRING})), False, False, False, False, 0, True)
+CLASSIC = Rules(MAX_FRAME, HeaderReader(frozenset(range(10))), True, True, True, True, TERMINATE_STREAM)
+LITE = Rules(10_012, HeaderReader(frozenset({INT32, STRING})), False, False, False, False, 0)
 
 
 _ack = Frame(CONNECT_ACK, 0)

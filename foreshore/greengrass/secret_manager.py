@@ -11,9 +11,11 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foreshore.background import Background
 from foreshore.errors import AwsError, ForeshoreError
 from foreshore.greengrass.secret_store import SecretStore
 
@@ -61,7 +63,7 @@ class SecretManager:
         self._store = SecretStore(path, key_material)
         self._say = say
         self._settings: Settings | None = None
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = Background()
         self._is_started = False
 
     async def configure(self, configuration: Mapping[str, Any] | None) -> None:
@@ -85,22 +87,16 @@ class SecretManager:
     async def stop(self) -> None:
         """Stop; the secrets stay."""
         self._is_started = False
-        await self._end()
+        await self._worker.stop()
         self._store.close()
 
     async def _begin(self) -> None:
-        await self._end()
+        await self._worker.stop()
         settings = self._settings
         if settings is not None and settings.secrets:
             await self._sync(settings)
             if settings.refresh_s is not None:
-                self._worker = asyncio.ensure_future(self._refresh(settings, settings.refresh_s))
-
-    async def _end(self) -> None:
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
+                self._worker.start(partial(self._refresh, settings, settings.refresh_s))
 
     async def _refresh(self, settings: Settings, every_s: float) -> None:
         while True:

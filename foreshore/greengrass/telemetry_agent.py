@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from foreshore.background import Background
 from foreshore.database import Database
 from foreshore.errors import AwsError
 from foreshore.greengrass.telemetry import (
@@ -166,7 +167,7 @@ class Agent:
         self._machine = Machine()
         self._settings = AgentSettings()
         self._database = Database(path, _SCHEMA)
-        self._worker: asyncio.Task[None] | None = None
+        self._worker = Background()
         self._changed = asyncio.Event()
 
     @property
@@ -181,15 +182,11 @@ class Agent:
 
     async def start(self) -> None:
         """Begin to sample."""
-        if self._worker is None:
-            self._worker = asyncio.ensure_future(self._work())
+        self._worker.start(self._work)
 
     async def stop(self) -> None:
         """Stop; what was gathered stays."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
+        await self._worker.stop()
         self._database.close()
 
     def put(self, metric: Metric) -> None:

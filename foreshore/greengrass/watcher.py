@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from foreshore.background import Background
 from foreshore.errors import ForeshoreError
 from foreshore.greengrass.artifacts import quick_stamp
 from foreshore.greengrass.recipe_store import deployment_file
@@ -38,21 +39,18 @@ class Watcher:
         self._recipes = (recipes or project / "recipes").absolute()
         self._report = report
         self._interval_s = interval_s
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background()
         self._seen: Stamp = {}
 
     async def start(self) -> None:
         """Take the present files as known, and watch."""
-        if self._task is None:
+        if not self._task.is_running:
             self._seen = self._look()
-            self._task = asyncio.ensure_future(self._watch())
+            self._task.start(self._watch)
 
     async def stop(self) -> None:
         """Stop watching."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await self._task.stop()
 
     def _look(self) -> Stamp:
         """The stamps of every watched place: the recipes, and the sources of what is deployed."""

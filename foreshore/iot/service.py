@@ -416,12 +416,6 @@ class IotCore:
         """Put a message on the bus, as a service would."""
         self.broker.publish(publication)
 
-    def active_certificate_id(self, der: bytes) -> str | None:
-        """The id of a certificate that is registered and ACTIVE, or None."""
-        identifier = certificate_id(der)
-        document = self.certificates.kind.get(identifier)
-        return identifier if document is not None and document["status"] == "ACTIVE" else None
-
     def shadow(self, thing: str, name: str | None) -> bytes:
         """A shadow's document, for the rules' get_thing_shadow. Raises AwsError."""
         if self.data_plane.shadows is None:

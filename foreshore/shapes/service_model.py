@@ -423,10 +423,6 @@ class Service:
         self.model = model
         self.operations = dict(operations)
 
-    def emulated(self) -> list[str]:
-        """The names of the operations that are emulated, sorted."""
-        return sorted(self.operations)
-
     def not_emulated(self) -> list[str]:
         """The names of those that answer NotEmulated, sorted."""
         return sorted(set(self.model.operations) - set(self.operations))

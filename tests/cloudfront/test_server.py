@@ -397,12 +397,34 @@ def test_include_body_gives_and_replaces_the_body() -> None:
     run(scenario, config)
 
 
+def many_functions(count: int) -> dict[str, Any]:
+    """A distribution with that many functions, four a behaviour."""
+    config = default()
+    events = ("viewer-request", "origin-request", "origin-response", "viewer-response")
+    config["CacheBehaviors"] = [
+        {
+            **config["DefaultCacheBehavior"], "PathPattern": f"/{first}",
+            "LambdaFunctionAssociations": [
+                {"EventType": event, "LambdaFunctionARN": f"{ARN}f:{first + number + 1}"}
+                for number, event in enumerate(events[: count - first])
+            ],
+        }
+        for first in range(0, count, 4)
+    ]  # fmt: skip
+    return config
+
+
+def test_a_hundred_functions_are_taken() -> None:
+    run(lambda edge: asyncio.sleep(0), many_functions(100))
+
+
 def test_configs_that_are_refused() -> None:
     for config, error in (
         (default(TargetOriginId="nobody"), UserError),
         (viewer({"EventType": "viewer-request", "LambdaFunctionARN": ARN + "f:$LATEST"}), UserError),
         (default(CachePolicyId="unknown"), NotEmulated),
         (default(FunctionAssociations=[{"EventType": "viewer-request", "FunctionARN": "x"}]), NotEmulated),
+        (many_functions(101), UserError),
     ):
         with pytest.raises(error):
             run(lambda edge: asyncio.sleep(0), config)

@@ -1,7 +1,7 @@
 """The `iot` API as boto3 sees it: things, types, groups, certificates, policies, settings, search."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
@@ -9,6 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import NameOID
+
+from tests.iot.signing import sign
 
 ALLOW = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}})
 
@@ -34,16 +36,6 @@ def pages(call, name, *, size="maxResults", token="nextToken", **arguments):
 def make_ca(name="Test CA"):
     key = ec.generate_private_key(ec.SECP256R1())
     return key, sign(name, key, name, key, ca=True)
-
-
-def sign(name, key, issuer_name, issuer_key, *, ca=False):
-    now = datetime.now(UTC)
-    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, issuer_name))
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-    builder = builder.not_valid_after(now + timedelta(days=10))
-    builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def test_things(edge):

@@ -7,34 +7,22 @@ import queue
 import ssl
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import paho.mqtt.client as paho
 import pytest
 from awscrt import auth, mqtt, mqtt5
 from awsiot import mqtt5_client_builder, mqtt_connection_builder
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foreshore.http import Request
 from foreshore.seams import Publication
+from tests.iot.signing import sign
 
 ANYTHING = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}})
-
-
-def sign(name, key, issuer_name, issuer_key, *, ca=False):
-    now = datetime.now(UTC)
-    subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, issuer_name))
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
-    builder = builder.not_valid_after(now + timedelta(days=10))
-    builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def key_pem(key):

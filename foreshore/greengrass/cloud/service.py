@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from foreshore.background import Background
 from foreshore.errors import ForeshoreError, UserError
 from foreshore.greengrass.cloud.artifacts import Artifacts, FetchObject
 from foreshore.greengrass.cloud.components import Components
@@ -107,7 +108,7 @@ class GreengrassCloud:
         self._groups_of = groups_of
         self._say = say
         self._handles: dict[str, tuple[CoreHandle, asyncio.Event, asyncio.Task[None]]] = {}
-        self._reviews: asyncio.Task[None] | None = None
+        self._reviews = Background()
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
@@ -123,8 +124,7 @@ class GreengrassCloud:
         """A core has connected: deliver to it from now on."""
         event = asyncio.Event()
         self._look(core, is_report=True)
-        if self._reviews is None:
-            self._reviews = asyncio.ensure_future(self._review_always())
+        self._reviews.start(self._review_always)
         self._handles[core.thing] = (core, event, asyncio.ensure_future(self._serve(core, event)))
 
     async def unregister(self, thing: str) -> None:
@@ -138,10 +138,7 @@ class GreengrassCloud:
         """Stop delivering and close the store."""
         for thing in list(self._handles):
             await self.unregister(thing)
-        if self._reviews is not None:
-            self._reviews.cancel()
-            await asyncio.gather(self._reviews, return_exceptions=True)
-            self._reviews = None
+        await self._reviews.stop()
         self.store.database.close()
 
     def _wake(self) -> None:

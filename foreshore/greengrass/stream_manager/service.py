@@ -19,7 +19,6 @@ from foreshore.greengrass.stream_manager.settings import LEVELS, NAME, Settings,
 from foreshore.greengrass.stream_manager.streams import Stream, Streams
 
 SERVER_VERSION = "1.1.0"
-MAX_READ_COUNT = 2**31 - 1
 
 Authenticate = Callable[[str | None], bool]
 Say = Callable[[str, str], None]

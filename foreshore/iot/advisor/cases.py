@@ -243,7 +243,7 @@ def publish_user_property(scene: Scene) -> Steps:
             return
 
 
-def _again(scene: Scene, first: Event, what: str, least_qos: int = 0) -> Steps:
+def _again(scene: Scene, first: Event, what: str) -> Steps:
     """The same packet once more, on the same connection and with the same packet identifier."""
     assert isinstance(first.packet, codec.Publish | codec.Subscribe)
     sort = type(first.packet)

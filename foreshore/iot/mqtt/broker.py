@@ -80,7 +80,6 @@ class Core(Deliveries):
         if self.rate_limits and limits.connect_interval and not self._may_connect_now(request.client_id):
             self.refuse(connection, reason.QUOTA_EXCEEDED, "THROTTLED")
             return
-        connection.faults = self.faults.get(request.client_id)
         decision = self.access.connect(request)
         if isinstance(decision, ConnectDecision):
             self.decided(connection, packet, decision)
@@ -153,8 +152,7 @@ class Core(Deliveries):
         if self.store is not None and (session.expiry_s or present):
             self._keep_session(session)
         properties = connack_properties(self.limits, connection, packet) if packet.version == 5 else {}
-        if connection.faults is None or not connection.faults.swallows("CONNACK"):
-            connection.send(connack(packet.version, reason.SUCCESS, present, properties))  # [MQTT-3.2.2-2/3]
+        connection.send(connack(packet.version, reason.SUCCESS, present, properties))  # [MQTT-3.2.2-2/3]
         self.counters["connects"] += 1
         self.observer.connected(connection.info)
         if present:
@@ -241,8 +239,7 @@ class Core(Deliveries):
                 continue
             reasons.append(one.qos)
             granted.append(self._subscribe(connection, one, ids[0]))
-        if connection.faults is None or not connection.faults.swallows("SUBACK"):
-            connection.send(codec.encode(codec.Suback(packet.packet_id, reasons), connection.version))
+        connection.send(codec.encode(codec.Suback(packet.packet_id, reasons), connection.version))
         for subscription, is_new in granted:
             self._send_retained(connection, subscription, is_new)
             self._take_waiting(subscription)
@@ -333,8 +330,7 @@ class Core(Deliveries):
             reasons.append(reason.SUCCESS)
             gone.append(filter)
         answer = codec.Suback(packet.packet_id, reasons if connection.version == 5 else [], kind=p.UNSUBACK)
-        if connection.faults is None or not connection.faults.swallows("UNSUBACK"):
-            connection.send(codec.encode(answer, connection.version))
+        connection.send(codec.encode(answer, connection.version))
         if gone and connection.info is not None:
             self.observer.unsubscribed(connection.info, gone)
 

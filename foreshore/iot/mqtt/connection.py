@@ -6,13 +6,13 @@ than one connection is the broker's (broker.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from foreshore.errors import PeerError
 from foreshore.iot.mqtt import codec, reason
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt.access import ClientInfo, ConnectRequest, DisconnectReason
-from foreshore.iot.mqtt.codec import Ack, Connack, Disconnect, Publish
+from foreshore.iot.mqtt.codec import Ack, Connack, Disconnect
 from foreshore.iot.mqtt.limits import RESERVED_PUBLISH, is_answer, properties_too_big, topic_problem
 from foreshore.iot.mqtt.properties import Properties, breach, decode_properties, malformed
 from foreshore.iot.mqtt.routing import Route
@@ -54,7 +54,7 @@ class Connection:
     """
 
     __slots__ = (
-        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "faults", "heard", "info",
+        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "heard", "info",
         "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
         "published", "rate_second", "routes", "said_goodbye", "session", "silence", "span_attributes", "state",
         "version", "wanted_trace", "window",
@@ -89,7 +89,6 @@ class Connection:
         self.bytes_in = 0
         self.wanted_trace = False
         self.span_attributes: dict[str, object] | None = None
-        self.faults: Any = None
         self.problem_info = True
         self.said_goodbye = False
 
@@ -154,8 +153,7 @@ class Connection:
         elif first == 0xC0:
             if stop != start:
                 raise malformed("PINGREQ with a body")
-            if self.faults is None or not self.faults.swallows("PINGRESP"):
-                self.send(codec.PINGRESP_BYTES)  # [MQTT-3.12.4-1]
+            self.send(codec.PINGRESP_BYTES)  # [MQTT-3.12.4-1]
         else:
             self._on_rare(kind, codec.decode(first, data[start:stop], self.version))
 
@@ -248,11 +246,10 @@ class Connection:
             message.expires_ms = core.expiry(properties[p.MESSAGE_EXPIRY])
         core.accept(self, route, message, properties)
         if qos == 1:
-            if self.faults is None or not self.faults.swallows("PUBACK"):
-                out = self.out
-                if not out:
-                    core.dirty.append(self)
-                out.append(b"\x40\x02" + packet_id)
+            out = self.out
+            if not out:
+                core.dirty.append(self)
+            out.append(b"\x40\x02" + packet_id)
         elif qos == 2:
             self.send(b"\x50\x02" + packet_id)
 
@@ -526,11 +523,6 @@ def connack(version: int, code: int, session_present: bool, properties: Properti
     if version == 5:
         return codec.encode(Connack(session_present, code, properties), 5)
     return bytes((0x20, 2, session_present, reason.CONNACK_311[code]))
-
-
-def publish_of(message: Message) -> Publish:
-    """A message as a codec value, for callers that want fields."""
-    return Publish(message.topic, message.payload, message.qos, message.retain)
 
 
 def trace_of(properties: Properties | None) -> str | None:

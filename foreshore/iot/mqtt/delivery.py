@@ -15,7 +15,6 @@ from foreshore.iot.mqtt.access import (
     Observer,
 )
 from foreshore.iot.mqtt.connection import Connection, trace_of
-from foreshore.iot.mqtt.faults import Faults
 from foreshore.iot.mqtt.limits import (
     Limits,
 )
@@ -62,7 +61,6 @@ class Deliveries(abc.ABC):
         self.dirty: list[Connection] = []
         self.closing: list[Connection] = []
         self.sessions: dict[str, Session] = {}
-        self.faults: dict[str, Faults] = {}
         self.counters: Counter[str] = Counter()
         self.waiting = Waiting()
         self.router = Router(hash_matches_parent=limits.hash_matches_parent, may_receive=self._may_receive)

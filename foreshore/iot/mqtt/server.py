@@ -32,7 +32,6 @@ from foreshore.iot.mqtt.access import (
 )
 from foreshore.iot.mqtt.broker import Core
 from foreshore.iot.mqtt.connection import CONNECT_TIMEOUT_S, NEW, Connection
-from foreshore.iot.mqtt.faults import Faults
 from foreshore.iot.mqtt.limits import PROFILES, Limits, Profile
 from foreshore.iot.mqtt.session import Message
 from foreshore.iot.mqtt.store import Store
@@ -100,10 +99,45 @@ class NoLink:
 NO_LINK = NoLink()
 
 
-class SocketLink(asyncio.BufferedProtocol):
+class _Link:
+    """What a transport tells a `Connection`, and what the connection asks of its transport, in either kind of link."""
+
+    __slots__ = ("_broker", "_reading", "connection", "transport")
+
+    _broker: Broker
+    _reading: bool
+    connection: Connection
+    transport: asyncio.Transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._broker.links.discard(self)
+        self.connection.lost()
+        self.connection.link = NO_LINK
+        if self._broker.has_work:
+            self._broker.wake()
+
+    def pause_writing(self) -> None:
+        self.connection.pause()
+
+    def resume_writing(self) -> None:
+        self.connection.resume()
+        self._broker.wake()
+
+    def pause_reading(self) -> None:
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+
+class SocketLink(_Link, asyncio.BufferedProtocol):
     """A TCP or TLS connection below a `Connection`."""
 
-    __slots__ = ("_broker", "_kind", "_reading", "connection", "transport")
+    __slots__ = ("_kind",)
 
     def __init__(self, broker: Broker, kind: ListenerKind) -> None:
         self._broker = broker
@@ -147,20 +181,6 @@ class SocketLink(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         return None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._broker.links.discard(self)
-        self.connection.lost()
-        self.connection.link = NO_LINK
-        if self._broker.has_work:
-            self._broker.wake()
-
-    def pause_writing(self) -> None:
-        self.connection.pause()
-
-    def resume_writing(self) -> None:
-        self.connection.resume()
-        self._broker.wake()
-
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
@@ -182,18 +202,8 @@ class SocketLink(asyncio.BufferedProtocol):
             return
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
 
-    def pause_reading(self) -> None:
-        if self._reading and not self.transport.is_closing():
-            self._reading = False
-            self.transport.pause_reading()
 
-    def resume_reading(self) -> None:
-        if not self._reading and not self.transport.is_closing():
-            self._reading = True
-            self.transport.resume_reading()
-
-
-class WebSocketLink(asyncio.Protocol):
+class WebSocketLink(_Link, asyncio.Protocol):
     """A WebSocket connection below a `Connection`; takes the transport over from the HTTP server."""
 
     def __init__(self, broker: Broker, request: ConnectRequest) -> None:
@@ -226,35 +236,11 @@ class WebSocketLink(asyncio.Protocol):
             self.close()
         self._broker.wake()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._broker.links.discard(self)
-        self.connection.lost()
-        self.connection.link = NO_LINK
-        if self._broker.has_work:
-            self._broker.wake()
-
-    def pause_writing(self) -> None:
-        self.connection.pause()
-
-    def resume_writing(self) -> None:
-        self.connection.resume()
-        self._broker.wake()
-
     def write(self, data: bytes) -> None:
         self.transport.write(websocket.packet_frames(data))
 
     def close(self) -> None:
         _close_soon(self.transport)
-
-    def pause_reading(self) -> None:
-        if self._reading and not self.transport.is_closing():
-            self._reading = False
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self._reading and not self.transport.is_closing():
-            self._reading = True
-            self.transport.resume_reading()
 
 
 class AnyLink(Protocol):
@@ -498,16 +484,6 @@ class Broker(Core):
         """Every topic with a retained message, sorted by topic."""
         rows = self.retained_messages.topics(self.wall_ms())
         return sorted(RetainedInfo(topic, len(one.payload), one.qos, one.sent_ms) for topic, one in rows)
-
-    def set_faults(self, client_id: str, faults: Faults | None) -> None:
-        """Arm faults for a client id (at once, and for its next connections), or disarm them with None."""
-        if faults is None:
-            self.faults.pop(client_id, None)
-        else:
-            self.faults[client_id] = faults
-        session = self.sessions.get(client_id)
-        if session is not None and session.connection is not None:
-            session.connection.faults = faults
 
     # What Core asks of its shell
 

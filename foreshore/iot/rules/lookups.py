@@ -7,7 +7,6 @@ rule unless get_or_default catches it. Secrets and protobuf descriptors are cach
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -153,10 +152,3 @@ class Lookups:
 
         found: bytes = self._cached(("proto", bucket, key), "decode", work)
         return found
-
-
-def secret_text(found: dict[str, Any]) -> str:
-    """The text of GetSecretValue's answer, binary or not."""
-    if "SecretString" in found:
-        return str(found["SecretString"])
-    return base64.b64decode(found["SecretBinary"]).decode()

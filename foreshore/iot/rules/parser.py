@@ -48,7 +48,6 @@ class Parser:
         self._lexer = Lexer(text)
         self._nesting = 0
         self._in_where = False
-        self._subqueries = 0
         self._last_end = position
         self.token = self._lexer.read(position)
 

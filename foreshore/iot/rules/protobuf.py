@@ -18,7 +18,6 @@ from foreshore.iot.rules.values import Value
 
 MAX_DESCRIPTOR = 32 * 1024
 MAX_DEPTH = 64
-MAX_FIELDS = 100_000
 
 
 class ProtobufError(ValueError):

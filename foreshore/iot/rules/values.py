@@ -91,12 +91,6 @@ def normal_int(value: int) -> Value:
     return normal_decimal(ARITHMETIC.create_decimal(value))
 
 
-def is_number(value: Value) -> bool:
-    """Whether it is an Int or a Decimal (a Boolean is neither)."""
-    kind = type(value)
-    return kind is int or kind is Decimal
-
-
 def read_number(text: str) -> Value:
     """The Decimal that a String spells, or Undefined. `^-?\\d+(\\.\\d+)?((?i)E-?\\d+)?$` is the documented form."""
     if _NUMBER_TEXT.fullmatch(text) is None or len(text) > 2048:
@@ -104,18 +98,8 @@ def read_number(text: str) -> Value:
     return normal_decimal(ARITHMETIC.create_decimal(text))
 
 
-def to_decimal(value: Value) -> Value:
-    """The standard conversion to Decimal; Null stays Null. Give int or Decimal, None or UNDEFINED."""
-    kind = type(value)
-    if kind is Decimal or kind is int or value is None:
-        return value
-    if kind is str:
-        return read_number(value)
-    return UNDEFINED
-
-
 def to_number(value: Value) -> Value:
-    """As `to_decimal`, for the many places where Null is as useless as Undefined."""
+    """The standard conversion to Decimal, where Null is as useless as Undefined. Give int or Decimal, or UNDEFINED."""
     kind = type(value)
     if kind is Decimal or kind is int:
         return value

@@ -27,7 +27,6 @@ class Action(NamedTuple):
     resource: Callable[[dict[str, Any]], str]
     module: str = ""
     gone: str = ""
-    takes_binary: bool = True
 
     def load(self) -> Run:
         """The coroutine function that runs it."""
