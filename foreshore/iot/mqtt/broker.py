@@ -379,6 +379,7 @@ class Core(Deliveries):
             return
         if session.connection is connection:
             session.connection = None
+            self.read_clock()
             self._left(session, self.now)
         if connection.info is not None:
             connection.info.connected = False
@@ -498,6 +499,10 @@ class Core(Deliveries):
     @abc.abstractmethod
     def defer(self, decision: Awaitable[ConnectDecision], then: Callable[[ConnectDecision], None]) -> None:
         """Wait for an access decision, then call back; a failure of it counts as a refusal."""
+
+    @abc.abstractmethod
+    def read_clock(self) -> None:
+        """Set `now` to the present; between the timers' steps it may be behind by one."""
 
     @abc.abstractmethod
     def delay_reading(self, connection: Connection) -> None:

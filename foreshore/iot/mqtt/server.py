@@ -389,13 +389,17 @@ class Broker(Core):
         self.links.add(link)
         self._start_ticking()
 
+    def read_clock(self) -> None:
+        self.now = self._clock()
+
     def _close_silent(self) -> None:
         """Close the links from which nothing was heard for too long: one walk, instead of a timer for each."""
         now = self.now
         if now < self._next_look:
             return
         self._next_look = now + min(len(self.links) / LINKS_A_LOOK, 1.0)
-        silent = [one.connection for one in self.links if now - one.connection.heard >= one.connection.silence]
+        latest = now - STEP_S  # `heard` may be a step older than the packet; nobody is to be closed too early.
+        silent = [one.connection for one in self.links if latest - one.connection.heard >= one.connection.silence]
         for connection in silent:
             connection.was_silent()
 

@@ -116,6 +116,24 @@ def test_keep_alive(profile, asked, told, alive, dead, version):
     timed(scenario, profile=profile)
 
 
+@pytest.mark.parametrize("early", ["packet", "leave"])
+def test_nothing_ends_early_for_what_came_between_two_steps_of_the_clock(early):
+    async def scenario(clock, port):
+        clock.pass_time(0.1)
+        wire = await join(port, "a", keep_alive=20, properties={p.SESSION_EXPIRY: 1})
+        clock.now += 0.24
+        if early == "packet":
+            await silent(wire)
+            clock.pass_time(29.9)  # [MQTT-3.1.2-22]
+            await silent(wire)
+        else:
+            await gone(wire, clock.broker, "a")
+            clock.pass_time(0.92)
+            assert (await join(port, "a", clean=False)).connack.session_present  # [MQTT-3.1.2-23]
+
+    timed(scenario, profile="standard")
+
+
 # Wills (3.1.2.5, 3.1.3.2)
 
 END = {
