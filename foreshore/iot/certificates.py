@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
@@ -276,6 +277,7 @@ class Certificates:
             self._check_possession(certificate, params.get("verificationCertificate"))
         elif "verificationCertificate" in params:
             raise AwsError("InvalidRequestException", "SNI_ONLY takes no verification certificate.", 400)
+        self._check_registration(params.get("registrationConfig") or {})
         identifier = certificate_id(der_of(certificate))
         arn = self._ground.arns.iot(f"cacert/{identifier}")
         if identifier in self.authorities:
@@ -300,6 +302,26 @@ class Certificates:
         self._tags.set(arn, params.get("tags"))
         self.trust(pem)
         return {"certificateArn": arn, "certificateId": identifier}
+
+    def _check_registration(self, config: Document) -> None:
+        """Check what just-in-time provisioning is to go by. Raises AwsError.
+
+        A template of type JITP by name, or a body ("Just-in-time provisioning").
+        """
+        name, body = config.get("templateName"), config.get("templateBody")
+        if name is not None and body is not None:
+            raise AwsError("InvalidRequestException", "Give a template's name or a body, not both.", 400)
+        if name is not None:
+            template = self._ground.kind("provisioning-template").get(name)
+            if template is None:
+                raise AwsError("ResourceNotFoundException", f"Provisioning template {name} not found.", 404)
+            if template["type"] != "JITP":
+                raise AwsError("InvalidRequestException", f"Provisioning template {name} is not of type JITP.", 400)
+        if body is not None:
+            try:
+                orjson.loads(body)
+            except orjson.JSONDecodeError:
+                raise AwsError("InvalidRequestException", "templateBody is not JSON.", 400) from None
 
     def _check_possession(self, authority: x509.Certificate, pem: str | None) -> None:
         if pem is None:
@@ -354,6 +376,7 @@ class Certificates:
         document["status"] = params.get("newStatus", document["status"])
         document["autoRegistrationStatus"] = params.get("newAutoRegistrationStatus", document["autoRegistrationStatus"])
         if "registrationConfig" in params:
+            self._check_registration(params["registrationConfig"])
             document["registrationConfig"] = params["registrationConfig"]
         if params.get("removeAutoRegistration"):
             document["registrationConfig"] = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -29,6 +30,7 @@ from foreshore.shapes.service_model import CallContext, OperationHandler
 Params = dict[str, Any]
 MAX_PAYLOAD = 128 * 1024
 MAX_EXPIRY_S = 604_800
+CONFIRMATION_S, MAX_CONFIRMATION_S = 5, 15
 _FORMATS = {"UNSPECIFIED_BYTES": 0, "UTF8_DATA": 1}
 
 
@@ -77,6 +79,10 @@ Require = Callable[[Identity, str, str], None]
 """Raises AwsError unless the identity may do an action on a resource."""
 
 
+Confirm = Callable[[str, Publication, float], Awaitable[bool]]
+"""Deliver to a client and wait some seconds for its acknowledgement; False when none came."""
+
+
 class DataPlane:
     """The operations of `iot-data`. `shadows` is given later by the service that owns them."""
 
@@ -90,6 +96,7 @@ class DataPlane:
         forget_will: Callable[[str], None],
         retained_list: Callable[[], list[Any]],
         clock: Callable[[], float],
+        confirm: Confirm,
     ) -> None:
         self._bus = bus
         self._presence = presence
@@ -99,6 +106,7 @@ class DataPlane:
         self._forget_will = forget_will
         self._retained_list = retained_list
         self._clock = clock
+        self._confirm = confirm
         self.shadows: Shadows | None = None
 
     def operations(self) -> dict[str, OperationHandler]:
@@ -235,21 +243,29 @@ class DataPlane:
         shown = [{"topicFilter": filter, "qos": qos} for filter, qos in sorted(self._bus.subscriptions(client_id))]
         return tokens(shown, params, "subscriptions", key=lambda each: str(each["topicFilter"]))
 
-    def send_direct(self, params: Params, context: CallContext) -> Document:
-        """SendDirectMessage at QoS 0: to one connected client, subscribed or not, whose policy lets it receive."""
+    async def send_direct(self, params: Params, context: CallContext) -> Document:
+        """SendDirectMessage: to one connected client, subscribed or not, whose policy lets it receive.
+
+        At QoS 0, or with `confirmation` at QoS 1: then GatewayTimeoutException when no PUBACK came in time.
+        """
         client_id, topic = params["clientId"], params["topic"]
         if not is_topic(topic):
             raise AwsError("InvalidRequestException", f"Invalid topic {topic}", 400)
         identity = self.permit(context, "iot:SendDirectMessage", f"client/{client_id}")
-        if params.get("confirmation"):
-            raise NotEmulated("SendDirectMessage with confirmation")
+        timeout = params.get("timeout", CONFIRMATION_S)
+        if not 1 <= timeout <= MAX_CONFIRMATION_S:
+            raise AwsError("InvalidRequestException", f"timeout is 1 to {MAX_CONFIRMATION_S}", 400)
         client = self._bus.client(client_id)
         if client is None:
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
         if not self._may_receive(client.identity, topic):
             raise AwsError("ForbiddenException", f"Client {client_id} may not receive on {topic}", 403)
         publication = self._publication(topic, params, context, identity)
-        if not self._bus.deliver_to(client_id, publication):
+        if params.get("confirmation"):
+            if not await self._confirm(client_id, replace(publication, qos=1), timeout):
+                text = "The delivery confirmation was not received from the client within the specified timeout period."
+                raise AwsError("GatewayTimeoutException", text, 504)
+        elif not self._bus.deliver_to(client_id, publication):
             raise AwsError("ResourceNotFoundException", f"Client {client_id} is not connected", 404)
         return {"message": "OK", "traceId": context.request_id}
 

@@ -155,7 +155,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "iot-data: connections",
         "partly",
-        "GetConnection, DeleteConnection, ListSubscriptions, SendDirectMessage; not its confirmation. "
+        "GetConnection, DeleteConnection, ListSubscriptions, SendDirectMessage. "
         "What was before the last start is not known.",
     ),
     ("Lifecycle events", "yes", "Presence, failed connections by authorization, subscriptions."),

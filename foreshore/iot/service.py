@@ -189,6 +189,7 @@ class IotCore:
             self._forget_will,
             self.broker.retained_list,
             time.time,
+            self._deliver_confirmed,
         )
         files = BackendFiles(self.engine.aws)
         self.rollouts = Rollouts(self.ground, self.groups, self.broker, self.settings.events_on, files)
@@ -496,6 +497,17 @@ class IotCore:
             where=where,
             mend="restore the files, or delete the thing's certificate and files to have new ones made",
         )
+
+    async def _deliver_confirmed(self, client_id: str, publication: Publication, timeout: float) -> bool:
+        """Send to a client and wait for its PUBACK."""
+        came = asyncio.Event()
+        if not self.broker.deliver_to(client_id, publication, came.set):
+            return False
+        try:
+            await asyncio.wait_for(came.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
 
     def _forget_will(self, client_id: str) -> None:
         """The client's last will is not to be sent."""

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.iot.conftest import Edge
+from tests.iot.test_identities import sign
 
 ARN = "arn:aws:iot:us-east-1:000000000000:"
 ROLE = "arn:aws:iam::000000000000:role/r"
@@ -140,3 +142,22 @@ def test_statistics_of_a_boolean_count_it_as_a_number(iot):
         iot.data.update_thing_shadow(thingName=f"flag-{number}", payload=f'{{"state":{{"reported":{{"on":{on}}}}}}}')
     found = iot.get_statistics(queryString="thingName:flag-*", aggregationField="shadow.reported.on")["statistics"]
     assert [found[name] for name in ("count", "average", "sum", "minimum", "maximum")] == [4, 0.25, 1.0, 0.0, 1.0]
+
+
+def test_what_just_in_time_provisioning_may_go_by(iot):
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = {"caCertificate": sign("CA", key, "CA", key, ca=True), "certificateMode": "SNI_ONLY"}
+    body = '{"Parameters":{},"Resources":{}}'
+    for name, kind in (("jitp", "JITP"), ("fleet", "FLEET_PROVISIONING")):
+        iot.create_provisioning_template(templateName=name, templateBody=body, type=kind, provisioningRoleArn=ROLE)
+    invalid, missing = ("InvalidRequestException", 400), ("ResourceNotFoundException", 404)
+    for config, refusal in (
+        ({"templateName": "none"}, missing),
+        ({"templateName": "fleet"}, invalid),
+        ({"templateName": "jitp", "templateBody": body, "roleArn": ROLE}, invalid),
+        ({"templateBody": "{", "roleArn": ROLE}, invalid),
+    ):
+        assert refused(iot.register_ca_certificate, **authority, registrationConfig=config) == refusal
+    made = iot.register_ca_certificate(**authority, registrationConfig={"templateName": "jitp"})
+    change = {"certificateId": made["certificateId"], "registrationConfig": {"templateName": "fleet"}}
+    assert refused(iot.update_ca_certificate, **change) == invalid

@@ -198,6 +198,32 @@ def test_an_ended_connections_will(edge, tmp_path, prevented):
     device.close()
 
 
+def test_a_direct_message_waits_for_its_confirmation(edge, tmp_path):
+    found = {}
+
+    async def make():
+        found["files"] = edge.iot.ensure_thing(
+            "d", policy_documents={"any": json.loads(ANYTHING)}, certs_folder=tmp_path
+        )
+
+    edge.run(make())
+    device = Device(edge, "d", certificate=(found["files"].cert, found["files"].key))
+    received = queue.Queue()
+    device.client.on_message = lambda client, data, message: received.put((message.topic, message.qos, message.payload))
+    assert device.connect() == "Success"
+    data = edge.client("iot-data")
+    message = {"clientId": "d", "topic": "direct", "payload": b"hello", "confirmation": True, "timeout": 1}
+    assert data.send_direct_message(**message)["message"] == "OK"
+    assert received.get(timeout=10) == ("direct", 1, b"hello")
+    device.client.manual_ack_set(True)
+    with pytest.raises(data.exceptions.GatewayTimeoutException) as caught:
+        data.send_direct_message(**message)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 504
+    with pytest.raises(data.exceptions.InvalidRequestException):
+        data.send_direct_message(**{**message, "timeout": 16})
+    device.close()
+
+
 def test_presence_events(edge, tmp_path):
     thing = edge.iot.ensure_thing
     found = {}

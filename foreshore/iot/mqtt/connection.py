@@ -353,7 +353,7 @@ class Connection:
         assert session is not None
         delivery = session.inflight.pop(data[start] << 8 | data[start + 1], None)
         if delivery is not None and delivery.row:
-            self.core.settled(delivery)
+            self.core.acknowledged(delivery)
         if session.queue:
             self.drain()
 

@@ -30,6 +30,9 @@ from foreshore.iot.mqtt.timers import Wheel
 from foreshore.iot.mqtt.topics import is_filter, is_topic
 from foreshore.seams import EmitSpan, Publication, Span, split_traceparent
 
+MAX_CONFIRMATIONS = 10_000
+"""Acknowledgements that are waited for at once; beyond it the oldest is given up."""
+
 
 class Deliveries(abc.ABC):
     """What the broker's connections share, and the way of a message through it."""
@@ -68,6 +71,8 @@ class Deliveries(abc.ABC):
         self.spans = Spans(span, new_ids, wall_ns)
         self._last_connect: dict[str, float] = {}
         self._versions: dict[str, int] = {}
+        self._confirmations: dict[int, Callable[[], None]] = {}
+        self._last_confirmation = 0
 
     def wall_ms(self) -> int:
         """Epoch milliseconds."""
@@ -286,8 +291,16 @@ class Deliveries(abc.ABC):
 
     def settled(self, delivery: Delivery) -> None:
         """A delivery is acknowledged or given up."""
-        if delivery.row and self.store is not None:
+        if delivery.row > 0 and self.store is not None:
             self.store.settle(delivery)
+
+    def acknowledged(self, delivery: Delivery) -> None:
+        """The client acknowledged a delivery that is kept, or that somebody waits for."""
+        confirmed = self._confirmations.pop(delivery.row, None)
+        if confirmed is not None:
+            confirmed()
+        else:
+            self.settled(delivery)
 
     def is_outdated(self, connection: Connection, delivery: Delivery) -> bool:
         """Whether an unacknowledged message has expired or is beyond AWS's time of redelivery."""
@@ -338,14 +351,24 @@ class Deliveries(abc.ABC):
                 )
             )  # fmt: skip
 
-    def deliver_to(self, client_id: str, publication: Publication) -> bool:
-        """Send straight to one connected client, subscribed or not; False when it is not connected."""
+    def deliver_to(self, client_id: str, publication: Publication, confirmed: Callable[[], None] | None = None) -> bool:
+        """Send straight to one connected client, subscribed or not; False when it is not connected.
+
+        `confirmed` is called when the client acknowledges, which takes QoS 1.
+        """
         session = self.sessions.get(client_id)
         if session is None or session.connection is None:
             return False
         message = self._message_of(publication)
         message.traceparent = publication.traceparent
-        delivered = session.connection.deliver(Delivery(message, message.qos, False, (), 0))
+        row = 0
+        if confirmed is not None:
+            if len(self._confirmations) >= MAX_CONFIRMATIONS:
+                del self._confirmations[next(iter(self._confirmations))]
+            self._last_confirmation -= 1
+            row = self._last_confirmation
+            self._confirmations[row] = confirmed
+        delivered = session.connection.deliver(Delivery(message, message.qos, False, (), row))
         self.wake()
         return delivered
 

@@ -139,8 +139,11 @@ def user_property(properties: dict[int, Any], name: str) -> str | None:
 
 
 class Delivery(NamedTuple):
-    """A message for one session. `row` is the id of its row in the store, 0 when it is kept in memory only; `share` the
-    `$share/` filter whose group it is for, "" for none."""
+    """A message for one session.
+
+    `row` is the id of its row in the store, 0 when it is kept in memory only, below 0 when somebody waits for its
+    acknowledgement; `share` is the `$share/` filter whose group it is for, "" for none.
+    """
 
     message: Message
     qos: int
