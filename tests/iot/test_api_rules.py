@@ -1,6 +1,7 @@
 """Rules of the `iot` API that its reference states beside the shapes: what is refused, with which code, and what is
 shown of a resource that was given the least."""
 
+import json
 import re
 from datetime import UTC, datetime
 
@@ -147,7 +148,9 @@ def test_statistics_of_a_boolean_count_it_as_a_number(iot):
 def test_what_just_in_time_provisioning_may_go_by(iot):
     key = ec.generate_private_key(ec.SECP256R1())
     authority = {"caCertificate": sign("CA", key, "CA", key, ca=True), "certificateMode": "SNI_ONLY"}
-    body = '{"Parameters":{},"Resources":{}}'
+    thing = {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "AWS::IoT::Certificate::CommonName"}}}
+    parameters = {"AWS::IoT::Certificate::CommonName": {"Type": "String"}}
+    body = json.dumps({"Parameters": parameters, "Resources": {"thing": thing}})
     for name, kind in (("jitp", "JITP"), ("fleet", "FLEET_PROVISIONING")):
         iot.create_provisioning_template(templateName=name, templateBody=body, type=kind, provisioningRoleArn=ROLE)
     invalid, missing = ("InvalidRequestException", 400), ("ResourceNotFoundException", 404)
