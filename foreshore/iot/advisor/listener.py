@@ -107,6 +107,7 @@ class DeviceLink(asyncio.Protocol):
         self._told = listener.watch.tell
         self._is_watched = True
         self._was_cut = False
+        self._was_closed = False
         self.transport: asyncio.Transport
         self.connection: Connection
 
@@ -146,7 +147,15 @@ class DeviceLink(asyncio.Protocol):
         self._listener.broker.links.discard(self)
         self.connection.lost()
         self._listener.broker.wake()
-        self._tell("closed", detail="advisor" if self._was_cut else "device")
+        self._tell("closed", detail=self._closer())
+
+    def _closer(self) -> str:
+        """Who ended it, and why when it was the broker."""
+        if self._was_cut:
+            return "advisor"
+        if not self._was_closed or self.connection.ended == "CLIENT_INITIATED_DISCONNECT":
+            return "device"
+        return f"broker, {self.connection.ended or 'no CONNECT'}"
 
     def cut(self) -> None:
         """End the connection when what was written is sent, without a word of MQTT."""
@@ -266,7 +275,7 @@ class DeviceLink(asyncio.Protocol):
 
     def close(self) -> None:
         """Close when what was written is sent."""
-        self._was_cut = True
+        self._was_closed = True
         self.transport.close()
 
     def pause_reading(self) -> None:

@@ -22,7 +22,7 @@ class Event(NamedTuple):
     """Something that happened on connection number `link` at `at` (seconds of any steady clock).
 
     "packet" came from the device, "sent" went to it; "hello" has the offered cipher suites; "tls-failed" and "closed"
-    say why in `detail` ("device" or "advisor" closed).
+    say why in `detail`: "device" or "advisor" closed, or "broker, " with AWS's reason.
     """
 
     kind: EventKind
@@ -104,6 +104,7 @@ class Script:
 
     def __init__(self, case: Case, configuration: dict[str, Any], orders: Orders) -> None:
         self.scene = Scene(configuration, orders)
+        self.refusals: list[str] = []
         self.certificate = case.certificate
         self.verdict: Verdict | None = None
         self._steps = case.steps(self.scene)
@@ -111,6 +112,8 @@ class Script:
 
     def feed(self, event: Event) -> None:
         """Tell the case of an event."""
+        if event.kind == "closed" and event.detail.startswith("broker"):
+            self.refusals.append(event.detail.removeprefix("broker, "))
         if self.verdict is None:
             self._go(lambda: self._steps.send(event))
 
@@ -118,7 +121,12 @@ class Script:
         """The time is over: what was still expected did not happen."""
         if self.verdict is None:
             self._steps.close()
-            self._end("FAIL", f"The device did not {self.scene.expecting} within {seconds:g} seconds.")
+            failure = f"The device did not {self.scene.expecting} within {seconds:g} seconds."
+            if self.refusals:
+                count = len(self.refusals)
+                failure += f" The broker closed its connection{f' {count} times' if count > 1 else ''}"
+                failure += f": {', '.join(dict.fromkeys(self.refusals))}."
+            self._end("FAIL", failure)
 
     def _go(self, step: Callable[[], None]) -> None:
         try:

@@ -120,6 +120,7 @@ class Core(Deliveries):
         elif not self.limits.aws and code in reason.CONNACK_311:
             connection.send(connack(4, code, False, {}))
         connection.state = CLOSED
+        connection.ended = why
         self.finish(connection)
 
     def decided(self, connection: Connection, packet: codec.Connect, decision: ConnectDecision) -> None:
@@ -357,7 +358,6 @@ class Core(Deliveries):
             session.expiry_s = min(asked, self.limits.session_expiry_max)
         if packet.reason == reason.SUCCESS:
             session.will = None  # [MQTT-3.14.4-3]
-        connection.said_goodbye = True
         self.over(connection, "CLIENT_INITIATED_DISCONNECT", client_initiated=True)
         self.finish(connection)
 
@@ -373,6 +373,7 @@ class Core(Deliveries):
         """A connection has ended: free its session, see to its will, tell the observer."""
         was_open = connection.state == OPEN
         connection.state = CLOSED
+        connection.ended = connection.ended or aws
         connection.routes.clear()
         session = connection.session
         if session is None or not was_open:

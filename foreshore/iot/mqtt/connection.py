@@ -50,13 +50,14 @@ class Connection:
     `out` collects what the next flush writes; a connection with an empty `out` is not on the broker's dirty list.
     `plain` is true when the router's short way may append to `out` without looking: nothing paused, no packet limit,
     no trace property wanted. `routes` caches, by topic bytes, the decision to allow a publish and its route. It is
-    closed after `silence` seconds in which nothing was `heard`, or since it was opened when no CONNECT came.
+    closed after `silence` seconds in which nothing was `heard`, or since it was opened when no CONNECT came. `ended`
+    is AWS's reason for its end, "" before.
     """
 
     __slots__ = (
-        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "heard", "info",
+        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "ended", "heard", "info",
         "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
-        "published", "rate_second", "routes", "said_goodbye", "session", "silence", "span_attributes", "state",
+        "published", "rate_second", "routes", "session", "silence", "span_attributes", "state",
         "version", "wanted_trace", "window",
     )  # fmt: skip
 
@@ -90,7 +91,7 @@ class Connection:
         self.wanted_trace = False
         self.span_attributes: dict[str, object] | None = None
         self.problem_info = True
-        self.said_goodbye = False
+        self.ended = ""
 
     # Bytes in
 

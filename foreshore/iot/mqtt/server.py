@@ -188,7 +188,7 @@ class SocketLink(_Link, asyncio.BufferedProtocol):
         transport = self.transport
         if transport.is_closing():
             return
-        if self.connection.said_goodbye and not transport.get_write_buffer_size():
+        if self.connection.ended == "CLIENT_INITIATED_DISCONNECT" and not transport.get_write_buffer_size():
             transport.close()  # It has sent its last packet and waits for nothing.
             return
         if not transport.can_write_eof() or self._broker.is_stopping:

@@ -200,6 +200,20 @@ def test_another_device_at_the_endpoint_is_served_and_not_watched(bench):
     client.loop_stop()
 
 
+def test_the_verdict_tells_why_the_broker_hung_up(bench):
+    case = ("MQTT_Publish", {"TOPIC_FOR_PUBLISH_VALIDATION": "never", "EXECUTION_TIMEOUT": "2"})
+    run, endpoint = bench.start(definition(case))
+    host, _, port = endpoint.rpartition(":")
+    device = paho.Client(CallbackAPIVersion.VERSION2, bench.name)
+    device.tls_set(str(bench.files.ca), str(bench.files.cert), str(bench.files.key))
+    device.on_connect = lambda client, *rest: client.publish("$reserved", b"", 1)
+    device.connect(host, int(port))
+    while device.loop(0.1) == paho.MQTT_ERR_SUCCESS:
+        pass
+    test = bench.finish(run)["testResult"]["groups"][0]["tests"][0]
+    assert test["failure"].endswith("within 2 seconds. The broker closed its connection: CLIENT_ERROR.")
+
+
 def test_the_api(bench):
     api = bench.api
     made = api.create_suite_definition(suiteDefinitionConfiguration=definition("MQTT_Connect"), tags={"a": "1"})

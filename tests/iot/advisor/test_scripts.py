@@ -131,6 +131,7 @@ def sent(packet, link=1):
 
 
 JOIN = (Connect("d", 4, False, 30), sent(Connack()))
+REFUSED = Event("closed", 0.0, 1, None, "broker, AUTH_ERROR")
 PUB = Publish("a", b"x", 1, packet_id=5)
 SUB = Subscribe(6, [Request("a", 1)])
 
@@ -166,6 +167,8 @@ PLAYS = [
     ("MQTT_Connect", JOIN, {}, "PASS", ""),
     ("MQTT_Connect", ["open", "tls"], {}, "FAIL", "send CONNECT"),
     ("MQTT_Connect", [Connect("d"), ("closed", 0)], {}, "FAIL", "iot:Connect"),
+    ("MQTT_Publish", [*JOIN, REFUSED, *JOIN, REFUSED], {}, "FAIL",
+     "within 9 seconds. The broker closed its connection 2 times: AUTH_ERROR."),
     ("MQTT_Connect_Exponential_Backoff_Retries", attempts([1, 2, 4, 8, 16]), {}, "PASS", ""),
     ("MQTT_Connect_Exponential_Backoff_Retries", attempts([2, 2, 2, 2, 2]), {}, "FAIL", "a constant backoff"),
     ("MQTT_Connect_Exponential_Backoff_Retries", attempts([1, 2, 3, 4, 5]), {}, "FAIL", "a linear backoff"),

@@ -169,7 +169,7 @@ def test_a_link_that_was_reset_before_we_close_it():
 
     link = SocketLink(SimpleNamespace(is_stopping=False), "mqtt")
     link.transport = Reset()
-    link.connection = SimpleNamespace(said_goodbye=False)
+    link.connection = SimpleNamespace(ended="")
     link.close()
     assert link.transport.calls == ["abort"]
 
