@@ -501,8 +501,10 @@ class Connection:
         if self.state == CLOSED:
             return
         if self.state == OPEN and self.version == 5 and code:
-            properties: Properties = {p.REASON_STRING: text} if text and self.problem_info else {}
-            self.send(codec.encode(Disconnect(code, properties), 5))
+            packet = codec.encode(Disconnect(code, {p.REASON_STRING: text} if text and self.problem_info else {}), 5)
+            if self.max_out and len(packet) > self.max_out:
+                packet = codec.encode(Disconnect(code), 5)  # [MQTT-3.14.2-3]
+            self.send(packet)
         self.core.over(self, aws, client_initiated=False)
         self.core.finish(self)
 

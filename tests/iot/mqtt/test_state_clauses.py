@@ -490,6 +490,16 @@ def test_a_packet_greater_than_the_client_takes_is_left_out(qos):
     timed(scenario)
 
 
+@pytest.mark.parametrize(("most", "told"), [(0, True), (12, False), (100, True)])
+def test_a_reason_string_is_left_out_when_it_exceeds_what_the_client_takes(most, told):
+    async def scenario(clock, port):
+        wire = await join(port, "a", properties={p.MAXIMUM_PACKET: most} if most else {})
+        answer = await ask(wire, codec.Connect("a", V5, True, 60))
+        assert (answer.reason, p.REASON_STRING in answer.properties) == (0x82, told)  # [MQTT-3.14.2-3]
+
+    timed(scenario)
+
+
 # What goes through unchanged (3.3.2.3, 4.10)
 
 
