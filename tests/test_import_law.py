@@ -69,6 +69,7 @@ SHELLS = {
     "iot/rules/engine.py",
     "iot/rules/lookups.py",
     "iot/rules/running.py",
+    "iot/log_writer.py",
     "iot/service.py",
     "simulate/fleet.py",
     "simulate/identities.py",

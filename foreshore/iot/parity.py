@@ -176,7 +176,15 @@ ROWS: list[tuple[str, str, str]] = [
         "Kept; the authorizer is in force by SNI. Authentication type, application protocol and TLS policy are not "
         "enforced (a WARN). Server certificates, OCSP and client certificate functions answer NotEmulated.",
     ),
-    ("Logging options", "partly", "Kept, not acted on: logs go to `foreshore logs`."),
+    (
+        "Logging options",
+        "partly",
+        "Entries go to the backend's CloudWatch Logs (AWSIotLogsV2, or the group of an event type), by default level, "
+        "event type and target: Connect, Disconnect, Subscribe, Unsubscribe, Publish-In with their refusals, "
+        "RuleExecution, FunctionExecution and the rules' other failures. Not: Publish-Out, RuleMatch, shadows, jobs, "
+        "provisioning, retained messages. The role is not asked; of several targets that fit, the most verbose level "
+        "counts.",
+    ),
     (
         "Device Defender (audit, detect, security profiles, mitigation), software packages, streams, OTA updates, "
         "encryption configuration",

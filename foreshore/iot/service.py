@@ -45,6 +45,8 @@ from foreshore.iot.job_files import BackendFiles
 from foreshore.iot.job_rollouts import Rollouts
 from foreshore.iot.job_templates import JobTemplates
 from foreshore.iot.jobs import Jobs
+from foreshore.iot.log_watch import LogWatch, World
+from foreshore.iot.log_writer import Entry, LogWriter
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker
 from foreshore.iot.policy_resources import PolicyResources
@@ -170,7 +172,7 @@ class IotCore:
             backend_url=backend_url,
             endpoint_url=backend_url,
             span=span,
-            log=log,
+            log=self._rule_log,
             things=_Things(self),
             check_roles=self._check_roles,
             strict_live=self._strict_live,
@@ -178,6 +180,24 @@ class IotCore:
         self.rules = TopicRules(self.ground, self.tags, self.engine, compile_sql)
         self.rules.restore()
         self.engine.attach(self.broker)
+        self.log_writer = LogWriter(self.engine.aws, uuid.uuid4().hex, self._warn)
+        self.log_watch = LogWatch(self._watched_world(), self.broker)
+        self.settings.on_logging = self.log_watch.apply
+        self.log_watch.apply()
+
+    def _watched_world(self) -> World:
+        """What the entries for CloudWatch Logs are made of."""
+        put = self.log_writer.put
+        return World(
+            account=self.arns.account, options=self.settings.log_options,
+            put=lambda group, now_ns, text: put(Entry(group, now_ns // 1_000_000, text)), wall_ns=time.time_ns,
+            new_uuid=lambda: str(uuid.uuid4()),
+            groups_of=lambda name: self.groups.all_of(name) if name in self.registry.things else (),
+        )  # fmt: skip
+
+    def _rule_log(self, line: LogLine) -> None:
+        self._log(line)
+        self.log_watch.rule(line)
 
     def _make_services(self) -> None:
         self.data_plane = DataPlane(
@@ -333,6 +353,7 @@ class IotCore:
             await self.advisor.stop()
             for server in self._https_servers:
                 await server.stop()
+            await self.log_writer.stop()
             await self.engine.stop()
             await self.broker.stop()
         self.database.close()

@@ -7,10 +7,11 @@ Source: AWS IoT API reference; developer guide, "Event messages", "Domain config
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from foreshore.errors import AwsError, NotEmulated
+from foreshore.iot.cloud_logs import EVENTS, LogOptions, read_options
 from foreshore.iot.listing import markers, tokens
 from foreshore.iot.store import Document, Ground, Tags
 from foreshore.shapes.service_model import CallContext, OperationHandler
@@ -43,6 +44,7 @@ class Settings:
         self._tags = tags
         self._endpoint = endpoint
         self._settings = ground.kind("setting")
+        self.on_logging: Callable[[], None] = lambda: None
         self.domains = ground.kind("domain-configuration")
         self._levels = ground.kind("logging-level")
 
@@ -104,7 +106,11 @@ class Settings:
             raise AwsError("InvalidRequestException", f"No event type {', '.join(sorted(unknown))}", 400)
         self._settings.put("events", {**kept, "types": {**kept["types"], **given}, "lastModifiedDate": now})
 
-    # Logging: kept, not acted on; logs go to the trace store.
+    # Logging
+
+    def log_options(self) -> LogOptions:
+        """The logging options in force."""
+        return read_options(self._settings.get("logging"), self._settings.get("logging-v2"), self._levels.values())
 
     def get_logging(self, params: Params, context: CallContext) -> Document:
         """GetLoggingOptions."""
@@ -113,9 +119,19 @@ class Settings:
     def set_logging(self, params: Params, context: CallContext) -> None:
         """SetLoggingOptions."""
         self._settings.put("logging", params["loggingOptionsPayload"])
+        self.on_logging()
 
     def get_logging_v2(self, params: Params, context: CallContext) -> Document:
-        """GetV2LoggingOptions."""
+        """GetV2LoggingOptions; `verbose` shows every event type that is written here."""
+        found = self._logging_v2()
+        if not params.get("verbose"):
+            return found
+        given = {each["eventType"]: each for each in found.get("eventConfigurations") or ()}
+        default = {"logLevel": found["defaultLogLevel"]}
+        every = [given.get(event, {"eventType": event, **default}) for event in dict.fromkeys((*EVENTS, *given))]
+        return {**found, "eventConfigurations": every}
+
+    def _logging_v2(self) -> Document:
         found = self._settings.get("logging-v2")
         if found is None:
             raise AwsError("NotConfiguredException", "Configurations are not set.", 404)
@@ -125,12 +141,21 @@ class Settings:
         """SetV2LoggingOptions."""
         base = {"disableAllLogs": False, "defaultLogLevel": "ERROR"}
         self._settings.put("logging-v2", {**base, **(self._settings.get("logging-v2") or {}), **params})
+        self._say_what_is_not_logged(params.get("eventConfigurations") or ())
+        self.on_logging()
+
+    def _say_what_is_not_logged(self, events: Iterable[Document]) -> None:
+        unknown = sorted({str(each["eventType"]) for each in events} - set(EVENTS))
+        if unknown:
+            self._warn(f"logging options: no entries are written for {', '.join(unknown)}")
 
     def set_level(self, params: Params, context: CallContext) -> None:
         """SetV2LoggingLevel."""
         self.get_logging_v2(params, context)
+        self._logging_v2()
         target = params["logTarget"]
         self._levels.put(f"{target['targetType']}/{target.get('targetName', '')}", dict(params))
+        self.on_logging()
 
     def list_levels(self, params: Params, context: CallContext) -> Document:
         """ListV2LoggingLevels, the DEFAULT one among them."""
@@ -144,6 +169,7 @@ class Settings:
     def delete_level(self, params: Params, context: CallContext) -> None:
         """DeleteV2LoggingLevel."""
         self._levels.delete(f"{params['targetType']}/{params['targetName']}")
+        self.on_logging()
 
     # Domains
 

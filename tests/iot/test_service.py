@@ -337,7 +337,7 @@ def test_retained_messages_and_connections_over_the_api(tmp_path):
 
             def look():
                 found = data.get_connection(clientId="d1", includeSocketInformation=True)
-                assert found["connected"] is True and found["sourceIp"] == "127.0.0.1"
+                assert found["connected"] is True and found["sourceIp"] == "127.0.0.1" and found["sourcePort"] > 0
                 things = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS"}
                 control.update_indexing_configuration(thingIndexingConfiguration=things)
                 same = ("cleanSession", "keepAliveDuration", "sessionExpiry", "sourceIp", "sourcePort", "clientId")

@@ -45,6 +45,7 @@ class ConnectRequest:
     password: bytes | None = None
     certificate: bytes | None = None
     source_ip: str = ""
+    source_port: int = 0
     listener: ListenerKind = "mqtt"
     sni: str | None = None
     alpn: str | None = None

@@ -206,9 +206,9 @@ class Core(Deliveries):
             self._versions.clear()
         version = self._versions[request.client_id] = self._versions.get(request.client_id, -1) + 1
         return ClientInfo(
-            request.client_id, session.principal, request.source_ip, 0, request.listener, request.username,
-            packet.version, packet.clean, connection.keep_alive, self.new_ids()[0], version, self.wall_ms(),
-            session.expiry_s, True, session.identity,
+            request.client_id, session.principal, request.source_ip, request.source_port, request.listener,
+            request.username, packet.version, packet.clean, connection.keep_alive, self.new_ids()[0], version,
+            self.wall_ms(), session.expiry_s, True, session.identity,
         )  # fmt: skip
 
     # SUBSCRIBE and UNSUBSCRIBE

@@ -150,7 +150,8 @@ class SocketLink(_Link, asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         peer = transport.get_extra_info("peername")
-        request = ConnectRequest("", source_ip=str(peer[0]) if isinstance(peer, tuple) else "", listener=self._kind)
+        ip, port = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else ("", 0)
+        request = ConnectRequest("", source_ip=ip, source_port=port, listener=self._kind)
         if self._kind != "mqtt":
             _describe_tls(request, transport.get_extra_info("ssl_object"))
         self.connection = Connection(self._broker, self, request)
@@ -430,7 +431,7 @@ class Broker(Core):
         except ValueError:
             return text_response(400, "bad Sec-WebSocket-Key\n")
         connect = ConnectRequest(
-            "", source_ip=request.peer[0], listener=listener, authorization=authorization,
+            "", source_ip=request.peer[0], source_port=request.peer[1], listener=listener, authorization=authorization,
             http_headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers],
             http_query=request.query,
         )  # fmt: skip

@@ -18,6 +18,11 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def log_time(now_ns: int) -> str:
+    """A time as log entries have it, in UTC to the millisecond."""
+    return f"{_second(now_ns // 10**9)}.{now_ns // 10**6 % 1000:03}"
+
+
 def entry(
     event: str,
     *,
@@ -31,7 +36,7 @@ def entry(
 ) -> LogLine:
     """One entry: `event` is RuleMatch, RuleExecution, RuleNotFound, FunctionExecution or RuleMessageThrottled."""
     fields = {
-        "timestamp": f"{_second(now_ns // 10**9)}.{now_ns // 10**6 % 1000:03}",
+        "timestamp": log_time(now_ns),
         "logLevel": level,
         "traceId": message.trace_uuid,
         "accountId": account,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from foreshore.iot.rules.actions.aws import Aws
 from foreshore.iot.rules.actions.call import Call
 from foreshore.iot.rules.actions.failures import ActionFailed
 from foreshore.iot.rules.values import UNDEFINED, read_number, to_string
@@ -53,23 +54,33 @@ def _seconds(text: str | None, default_ms: int) -> float:
 async def run_cloudwatch_logs(call: Call, parameters: dict[str, Any]) -> None:
     """PutLogEvents into the stream of the rule's name, which is made when it is missing. In batch mode the result is
     an array of {timestamp, message}."""
+    events = _events(call, bool(parameters.get("batchMode")))
     aws, group, stream = call.world.aws, parameters["logGroupName"], call.rule
-    body = {
-        "logGroupName": group,
-        "logStreamName": stream,
-        "logEvents": _events(call, bool(parameters.get("batchMode"))),
-    }
     try:
-        await aws.json("logs", "Logs_20140328.PutLogEvents", body)
+        await put_log_events(aws, group, stream, events)
     except ActionFailed as error:
         if "ResourceNotFoundException" not in str(error) or "group" in str(error).lower().partition("stream")[0]:
             raise
+        await make_log_stream(aws, group, stream)
+        await put_log_events(aws, group, stream, events)
+
+
+async def put_log_events(aws: Aws, group: str, stream: str, events: list[dict[str, Any]]) -> None:
+    """PutLogEvents of at most `MAX_EVENTS`, in order of time. Raises ActionFailed."""
+    body = {"logGroupName": group, "logStreamName": stream, "logEvents": events}
+    await aws.json("logs", "Logs_20140328.PutLogEvents", body)
+
+
+async def make_log_stream(aws: Aws, group: str, stream: str, *, with_group: bool = False) -> None:
+    """CreateLogStream, after CreateLogGroup if asked; what is there already is fine. Raises ActionFailed."""
+    body = {"logGroupName": group, "logStreamName": stream}
+    calls = [("CreateLogGroup", {"logGroupName": group})] if with_group else []
+    for operation, arguments in [*calls, ("CreateLogStream", body)]:
         try:
-            await aws.json("logs", "Logs_20140328.CreateLogStream", {"logGroupName": group, "logStreamName": stream})
-        except ActionFailed as failed:
-            if "AlreadyExists" not in str(failed):
+            await aws.json("logs", f"Logs_20140328.{operation}", arguments)
+        except ActionFailed as error:
+            if "AlreadyExists" not in str(error):
                 raise
-        await aws.json("logs", "Logs_20140328.PutLogEvents", body)
 
 
 def _events(call: Call, batch: bool) -> list[dict[str, Any]]:
