@@ -243,7 +243,7 @@ class ThingGroups:
             raise AwsError("InvalidRequestException", f"{name} is a group of the other kind.", 400)
         check_version(group, params)
         if self.children_of(name, recursive=False):
-            raise AwsError("InvalidRequestException", f"Cannot delete thing group : {name} when there are still child groups attached to it", 400)  # fmt: skip  # noqa: E501
+            raise AwsError("InvalidRequestException", f"Cannot delete thing group : {name} when there are still child groups attached to it.", 400)  # fmt: skip  # noqa: E501
         self.kind.delete(name)
         self.members.drop(name)
         self._ground.links("policy-target").drop(self.arn(name))
@@ -257,7 +257,7 @@ class ThingGroups:
         parent = params.get("parentGroup")
         if parent is not None:
             self.find(parent)
-            names = sorted(self.children_of(parent, recursive=params.get("recursive", True)))
+            names = sorted(self.children_of(parent, recursive=bool(params.get("recursive"))))
         else:
             top_only = params.get("recursive") is False
             names = [each["thingGroupName"] for each in self.kind.values() if not top_only or not each.get("parent")]

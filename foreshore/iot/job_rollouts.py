@@ -190,12 +190,12 @@ class Rollouts:
         limit = int(config.get("maximumPerMinute") or DEFAULT_RATE)
         if not growth:
             return limit
-        criteria = growth["rateIncreaseCriteria"]
+        criteria, steps = growth["rateIncreaseCriteria"], 0  # With both, whichever is met first counts.
         if criteria.get("numberOfNotifiedThings"):
             steps = job["rolledOut"] // int(criteria["numberOfNotifiedThings"])
-        else:
+        if criteria.get("numberOfSucceededThings"):
             succeeded = sum(each["status"] == "SUCCEEDED" for each in self.executions.newest(job["jobId"]))
-            steps = succeeded // int(criteria["numberOfSucceededThings"])
+            steps = max(steps, succeeded // int(criteria["numberOfSucceededThings"]))
         return min(limit, int(growth["baseRatePerMinute"] * float(growth["incrementFactor"]) ** min(steps, 50)))
 
     def _new(self, job: Document, thing: str, number: int, now: float) -> Document:

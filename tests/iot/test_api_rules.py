@@ -86,6 +86,18 @@ def test_an_index_tells_what_it_is_made_of(iot, configuration, schema):
     assert iot.describe_index(indexName="AWS_ThingGroups")["schema"] == "THING_GROUPS"
 
 
+def test_groups_below_a_parent_are_listed_with_theirs_only_when_asked(iot):
+    for name, above in (("lights", None), ("red", "lights"), ("led", "red")):
+        iot.create_thing_group(thingGroupName=name, **({"parentGroupName": above} if above else {}))
+
+    def listed(**how):
+        return [each["groupName"] for each in iot.list_thing_groups(parentGroup="lights", **how)["thingGroups"]]
+
+    assert (listed(), listed(recursive=True)) == (["red"], ["led", "red"])
+    with pytest.raises(ClientError, match="Cannot delete thing group : red when there are still child groups"):
+        iot.delete_thing_group(thingGroupName="red")
+
+
 def test_tags_belong_to_resources_that_there_are(iot):
     none = ARN + "thinggroup/none"
     missing = ("ResourceNotFoundException", 404)

@@ -226,6 +226,19 @@ def test_an_exponential_rollout_grows():
     assert sizes == [1, 3, 9]
 
 
+def test_a_rollout_may_grow_by_whichever_criterion_is_met_first():
+    bench = Bench()
+    either = {"numberOfNotifiedThings": 1000, "numberOfSucceededThings": 1}
+    growth = {"baseRatePerMinute": 1, "incrementFactor": 2.0, "rateIncreaseCriteria": either}
+    rollout = {"exponentialRate": growth, "maximumPerMinute": 1000}
+    bench.create(targets=[f"{ARN}{i}" for i in range(9)], jobExecutionsRolloutConfig=rollout)
+    bench.devices.start_next("0", {})
+    bench.devices.update("0", "j", {"status": "SUCCEEDED"})
+    bench.now += 60
+    bench.tick()
+    assert len(bench.statuses()) == 3
+
+
 def test_both_timers_end_an_execution_and_retries_begin_another():
     bench = Bench()
     retry = {"criteriaList": [{"failureType": "TIMED_OUT", "numberOfRetries": 1}]}
