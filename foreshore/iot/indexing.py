@@ -287,7 +287,7 @@ class FleetIndex:
             raise AwsError("IndexNotReadyException", "Connectivity indexing is not on.", 400)
         known = self._presence().clients.get(name)
         if known is None:
-            raise AwsError("ResourceNotFoundException", f"Nothing is known of the connection of {name}.", 404)
+            return {"thingName": name, "connected": False}
         return {
             "thingName": name,
             "connected": known.connected,

@@ -86,6 +86,18 @@ def test_an_index_tells_what_it_is_made_of(iot, configuration, schema):
     assert iot.describe_index(indexName="AWS_ThingGroups")["schema"] == "THING_GROUPS"
 
 
+def test_a_device_that_never_connected_is_not_connected(iot):
+    both = {"thingIndexingMode": "REGISTRY", "thingConnectivityIndexingMode": "STATUS"}
+    iot.update_indexing_configuration(thingIndexingConfiguration=both)
+    iot.create_thing(thingName="silent")
+    known = iot.get_thing_connectivity_data(thingName="silent")
+    assert {name: known[name] for name in known if name != "ResponseMetadata"} == {
+        "thingName": "silent",
+        "connected": False,
+    }
+    assert iot.search_index(queryString="thingName:silent")["things"][0]["connectivity"] == {"connected": False}
+
+
 def test_groups_below_a_parent_are_listed_with_theirs_only_when_asked(iot):
     for name, above in (("lights", None), ("red", "lights"), ("led", "red")):
         iot.create_thing_group(thingGroupName=name, **({"parentGroupName": above} if above else {}))
