@@ -72,6 +72,15 @@ class Request:
         return default
 
 
+def origin_form(target: str, headers: Headers) -> tuple[str, Headers]:
+    """A request target that is a whole URI, cut to its path; its host stands above Host (RFC 9112, section 3.2.2)."""
+    rest = target.partition("://")[2]
+    end = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
+    host, path = rest[:end].rpartition("@")[2], rest[end:]
+    others = [(name, value) for name, value in headers if name.lower() != b"host"]
+    return path if path[:1] == "/" else f"/{path}", [(b"Host", host.encode("latin-1")), *others]
+
+
 Upgrade = Callable[[asyncio.Transport, bytes], asyncio.BaseProtocol | None]
 
 
@@ -234,10 +243,13 @@ class ServerProtocol(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        target, headers = self._target.decode("latin-1"), self._headers
+        if target[:1] != "/" and "://" in target:
+            target, headers = origin_form(target, headers)
         request = Request(
             self.parser.get_method().decode(),
-            self._target.decode("latin-1"),
-            self._headers,
+            target,
+            headers,
             b"".join(self._body),
             self.peer,
             self._scheme,

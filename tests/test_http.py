@@ -78,6 +78,27 @@ def test_pipelined_requests_are_answered_in_order():
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        ("https://h:8443/topics/a%2Fb?qos=1", b"h:8443 /topics/a%2Fb?qos=1"),
+        ("http://h?x=/y", b"h /?x=/y"),
+        ("http://user@h", b"h /"),
+        ("/plain?u=http://b/c", b"other /plain?u=http://b/c"),
+    ],
+)
+def test_a_whole_uri_as_target_is_its_path_and_its_host(target, seen):
+    """RFC 9112, section 3.2.2: a server takes the absolute form, and ignores Host then."""
+
+    async def show(request):
+        return Response(200, [], f"{request.header('host')} {request.target}".encode())
+
+    async def body(server, client, port):
+        return await raw(port, f"GET {target} HTTP/1.1\r\nhost: other\r\nConnection: close\r\n\r\n".encode())
+
+    assert serve(show, body).endswith(seen)
+
+
 def test_a_stream_is_chunked_and_read_whole():
     def handler(request):
         async def chunks():
