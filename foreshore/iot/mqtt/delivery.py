@@ -244,7 +244,8 @@ class Deliveries(abc.ABC):
         members = [one for one in group if one.session.expiry_s and min(one.qos, message.qos)]
         if members:
             one = self.choose(members)
-            delivery = self._delivery(one.session, message, min(one.qos, message.qos), False, identifiers(one))
+            qos, ids = min(one.qos, message.qos), identifiers(one)
+            delivery = self._delivery(one.session, message, qos, False, ids, one.filter)
             if self.enqueue(one.session, delivery):
                 self.waiting.note(one.filter, one.session, delivery)
 
@@ -259,9 +260,9 @@ class Deliveries(abc.ABC):
     def _bequeath(self, session: Session) -> None:
         """A session ends: what it had of its share groups, unacknowledged or waiting, goes to another member, if there
         is one (MQTT 5, section 4.8.2; IoT Core, "Shared Subscriptions")."""
+        waited = self.waiting.abandon(session)
         taken = [one for one in (*session.inflight.values(), *session.queue) if one is not None and one.share]
-        left = [(one.share, one) for one in taken] + self.waiting.abandon(session)
-        for filter, delivery in left:
+        for filter, delivery in [(one.share, one) for one in taken] + waited:
             for group in self.route(delivery.message.topic).groups:
                 if group[0].filter == filter:
                     self._deliver_shared(group, delivery.message)

@@ -135,6 +135,24 @@ def test_what_a_member_that_leaves_did_not_acknowledge_goes_to_another(version, 
     timed(scenario, profile=profile)
 
 
+def test_what_a_member_took_from_its_own_queue_goes_to_another_as_well():
+    async def scenario(clock, port):
+        long = {p.SESSION_EXPIRY: 60}
+        first = await join(port, "first", properties=long)
+        await listen(first, "$share/g/t")
+        await gone(first, clock.broker, "first")
+        await say(await join(port, "other"), "t", b"1")
+        first = await join(port, "first", clean=False, properties=long)
+        assert (await first.receive()).payload == b"1"
+        second = await join(port, "second")
+        await listen(second, "$share/g/t")
+        first.send(codec.Disconnect(properties={p.SESSION_EXPIRY: 0}))
+        assert (await second.receive()).payload == b"1"
+        await silent(second)
+
+    timed(scenario)
+
+
 def test_a_refused_subscribe_of_3_1_1_leaves_nothing_behind():
     async def scenario(broker, port):
         wire = await join(port, "a", V311, clean=False)
