@@ -13,7 +13,7 @@ from foreshore.errors import NotEmulated, UserError
 from foreshore.greengrass.authorization import CLIENT_DEVICES
 from foreshore.greengrass.bridge import NAME as BRIDGE
 from foreshore.greengrass.bridge import read_bridge
-from foreshore.greengrass.deployments import document_from
+from foreshore.greengrass.deployments import DEPLOYMENT_KEYS, document_from
 from foreshore.greengrass.device_certificates import read_certificate_settings
 from foreshore.greengrass.device_groups import read_groups
 from foreshore.greengrass.documents import Document, read
@@ -185,8 +185,8 @@ def _deployment(document: Document, source: Source, recipes: Sequence[Recipe]) -
         message = f"the key {path[-1]} is written twice"
         yield Finding(source.where, line, "error", "duplicate-key", message, "take one of them out")
     for member in root.members() if isinstance(document.value, dict) else ():
-        if member.name not in _DEPLOYMENT_KEYS:
-            hint = closest(member.name, _DEPLOYMENT_KEYS)
+        if member.name not in DEPLOYMENT_KEYS:
+            hint = closest(member.name, DEPLOYMENT_KEYS)
             message = f"{member.name} is no member of CreateDeployment{hint}"
             yield member.warning("unknown-key", message, "take it out or rename it; keys are compared by case")
     try:
@@ -199,18 +199,6 @@ def _deployment(document: Document, source: Source, recipes: Sequence[Recipe]) -
         yield from _deployed(entry, [recipe for recipe in recipes if recipe.name == entry.name], recipes)
         if entry.name in updates:
             yield from _read_as_its_component(entry, updates[entry.name].merge or {})
-
-
-_DEPLOYMENT_KEYS = (
-    "targetArn",
-    "deploymentName",
-    "components",
-    "iotJobConfiguration",
-    "deploymentPolicies",
-    "parentTargetArn",
-    "tags",
-    "clientToken",
-)
 
 
 def _deployed(entry: Node, at_hand: Sequence[Recipe], recipes: Sequence[Recipe]) -> Iterator[Finding]:

@@ -13,10 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from foreshore.errors import UserError
 from foreshore.greengrass.documents import Document, read
+from foreshore.greengrass.findings import closest
 from foreshore.greengrass.recipes import Step
 
 LOCAL_GROUP = "LOCAL_DEPLOYMENT"
 GROUP_PREFIX = "thinggroup/"
+DEPLOYMENT_KEYS = (
+    "targetArn", "deploymentName", "components", "iotJobConfiguration", "deploymentPolicies", "parentTargetArn", "tags",
+    "clientToken",
+)  # fmt: skip
+_POLICY_KEYS = ("failureHandlingPolicy", "componentUpdatePolicy", "configurationValidationPolicy")
+_WITHOUT_EFFECT = ("iotJobConfiguration", "parentTargetArn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class DeploymentDocument:
     A local deployment `is_delta`: its components join those of its group, without those it removes, and `whole` makes
     it a deployment of the group at the moment when it is carried out. `memberships` are the core's thing groups as
     `thinggroup/<name>`, those above them too, where the cloud says; None: what any group brought stays.
+    `without_effect` names members of a document that only the cloud acts on, or nobody.
     """
 
     target_arn: str = ""
@@ -48,6 +56,7 @@ class DeploymentDocument:
     is_delta: bool = False
     remove: tuple[str, ...] = ()
     memberships: tuple[str, ...] | None = None
+    without_effect: tuple[str, ...] = ()
 
     def keeps(self, group: str) -> bool:
         """Whether what another group brought stays: not if the core has left that thing group (nucleus,
@@ -82,7 +91,7 @@ def document_from(document: Document) -> DeploymentDocument:
     run_with: dict[str, Mapping[str, object]] = {}
     for name, value in components.items():
         path = ("components", name)
-        entry = _map(document, path, value)
+        entry = _map(document, path, value, ("componentVersion", "configurationUpdate", "runWith"))
         version = entry.get("componentVersion")
         if version is None:
             raise _bad(document, path, f"{name} has no componentVersion", "write componentVersion: 1.0.0")
@@ -91,13 +100,21 @@ def document_from(document: Document) -> DeploymentDocument:
             updates[name] = _update(document, (*path, "configurationUpdate"), entry["configurationUpdate"])
         if "runWith" in entry:
             run_with[name] = _map(document, (*path, "runWith"), entry["runWith"])
-    policies = _map(document, ("deploymentPolicies",), top.get("deploymentPolicies", {}))
-    notify = policies.get("componentUpdatePolicy")
-    validation = policies.get("configurationValidationPolicy")
+    policies = _map(document, ("deploymentPolicies",), top.get("deploymentPolicies", {}), _POLICY_KEYS)
+    notify, validation = (
+        _map(document, ("deploymentPolicies", name), policies.get(name), ("timeoutInSeconds", "action")[:count])
+        for name, count in (("componentUpdatePolicy", 2), ("configurationValidationPolicy", 1))
+    )
+    action = notify.get("action", "NOTIFY_COMPONENTS")
+    if action not in ("NOTIFY_COMPONENTS", "SKIP_NOTIFY_COMPONENTS"):
+        where = ("deploymentPolicies", "componentUpdatePolicy", "action")
+        raise _bad(document, where, f"{action!r} is no action", "write NOTIFY_COMPONENTS or SKIP_NOTIFY_COMPONENTS")
     failure = str(policies.get("failureHandlingPolicy", "ROLLBACK"))
     if failure not in ("ROLLBACK", "DO_NOTHING"):
-        where = ("deploymentPolicies", "failureHandlingPolicy")
-        raise _bad(document, where, f"{failure!r} is no failure policy", "write ROLLBACK or DO_NOTHING")
+        raise _bad(
+            document, ("deploymentPolicies", "failureHandlingPolicy"), f"{failure!r} is no failure policy",
+            "write ROLLBACK or DO_NOTHING",
+        )  # fmt: skip
     return DeploymentDocument(
         target_arn=str(top.get("targetArn", "")),
         name=str(top.get("deploymentName", "")),
@@ -105,23 +122,34 @@ def document_from(document: Document) -> DeploymentDocument:
         updates=updates,
         run_with=run_with,
         failure_policy=failure,
-        notify_components=not (isinstance(notify, dict) and notify.get("action") == "SKIP_NOTIFY_COMPONENTS"),
-        update_timeout_s=_seconds(notify, 60.0),
-        validation_timeout_s=_seconds(validation, 30.0),
+        notify_components=action == "NOTIFY_COMPONENTS",
+        update_timeout_s=_seconds(document, "componentUpdatePolicy", notify, 60.0),
+        validation_timeout_s=_seconds(document, "configurationValidationPolicy", validation, 30.0),
+        without_effect=tuple(key for key in top if key not in DEPLOYMENT_KEYS or (key in _WITHOUT_EFFECT and top[key])),
     )
 
 
-def _seconds(policy: object, default: float) -> float:
-    value = policy.get("timeoutInSeconds") if isinstance(policy, dict) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+def _seconds(document: Document, name: str, policy: Mapping[str, object], default: float) -> float:
+    value = policy.get("timeoutInSeconds", default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        where = ("deploymentPolicies", name, "timeoutInSeconds")
+        raise _bad(document, where, f"{value!r} is no number of seconds", "write a number")
+    return float(value)
 
 
-def _map(document: Document, path: tuple[str | int, ...], value: object) -> dict[str, object]:
+def _map(document: Document, path: tuple[str | int, ...], value: object, keys: Sequence[str] = ()) -> dict[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict):
         what = ".".join(map(str, path)) or "the deployment"
         raise _bad(document, path, f"{what} must be a map", "indent its keys below it")
+    unknown = [str(key) for key in value if keys and key not in keys]
+    if unknown:
+        what = ".".join(map(str, (*path, unknown[0])))
+        raise _bad(
+            document, (*path, unknown[0]), f"{what} is no member of CreateDeployment{closest(unknown[0], keys)}",
+            "take it out or rename it; keys are compared by case",
+        )  # fmt: skip
     return value
 
 
@@ -130,7 +158,7 @@ def _bad(document: Document, path: tuple[str | int, ...], what: str, mend: str) 
 
 
 def _update(document: Document, path: tuple[str | int, ...], value: object) -> ConfigurationUpdate:
-    entry = _map(document, path, value)
+    entry = _map(document, path, value, ("merge", "reset"))
     merge = entry.get("merge")
     if isinstance(merge, str):
         try:

@@ -325,6 +325,8 @@ class Supervisor:
         file = deployment_file(folder)
         if file is not None:
             document = read_document(file.read_text(errors="replace"), str(file))
+            for key in document.without_effect:
+                self.say("WARN", f"{file}: {key} has no effect here")
         else:
             newest = {recipe.name: str(recipe.version) for recipe in sorted(taken, key=lambda each: each.version)}
             document = DeploymentDocument(components=newest)

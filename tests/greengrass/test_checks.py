@@ -252,6 +252,10 @@ def test_changed_defaults() -> None:
             ["bad-deployment"],
         ),
         ("deploymentPolicies: {failureHandlingPolicy: RETRY}\n", ["bad-deployment"]),
+        ("deploymentPolicies: {failureHandling: ROLLBACK}\n", ["bad-deployment"]),
+        ("deploymentPolicies: {componentUpdatePolicy: {action: SKIP}}\n", ["bad-deployment"]),
+        ("deploymentPolicies: {componentUpdatePolicy: {timeoutInSeconds: soon}}\n", ["bad-deployment"]),
+        ("components:\n  com.example.App: {componentVersion: 1.0.0, configUpdate: {}}\n", ["bad-deployment"]),
         ("- a\n", ["bad-deployment"]),
     ],
 )

@@ -32,6 +32,11 @@ def test_a_create_deployment_document() -> None:
     assert (document.update_timeout_s, document.validation_timeout_s) == (5, 7)
 
 
+def test_members_without_effect_are_named() -> None:
+    text = "{components: {}, tags: {a: b}, iotJobConfiguration: {timeoutConfig: {}}, deploymentId: x}"
+    assert read_document(text, "deployment.yaml").without_effect == ("iotJobConfiguration", "deploymentId")
+
+
 def test_defaults_of_the_policies() -> None:
     document = read_document("components: {}\n", "deployment.yaml")
     assert (document.failure_policy, document.notify_components) == ("ROLLBACK", True)
