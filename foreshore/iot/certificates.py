@@ -212,6 +212,7 @@ class Certificates:
         validity = {"notBefore": certificate.not_valid_before_utc, "notAfter": certificate.not_valid_after_utc}
         arn = self.arn(document["certificateId"])
         shown = {key: value for key, value in document.items() if key != "transferredTo"}
+        shown["transferData"] = document.get("transferData") or {}
         return {"certificateDescription": {**shown, "certificateArn": arn, "validity": validity}}
 
     def delete(self, params: Params, context: CallContext) -> None:
