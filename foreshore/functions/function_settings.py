@@ -16,6 +16,12 @@ from foreshore.functions.operations import Json, Operations, listed, page, stamp
 from foreshore.functions.registry import Function
 from foreshore.shapes.service_model import CallContext
 
+_EQUAL_TO = {
+    "SourceAccount": "AWS:SourceAccount", "FunctionUrlAuthType": "lambda:FunctionUrlAuthType",
+    "EventSourceToken": "lambda:EventSourceToken", "PrincipalOrgID": "aws:PrincipalOrgID",
+}  # fmt: skip
+"""Members of AddPermission, and the condition keys that have to equal them."""
+
 
 class FunctionSettings(Operations):
     """The operations."""
@@ -147,10 +153,11 @@ class FunctionSettings(Operations):
         condition: Json = {}
         if params.get("SourceArn"):
             condition["ArnLike"] = {"AWS:SourceArn": params["SourceArn"]}
-        if params.get("SourceAccount"):
-            condition.setdefault("StringEquals", {})["AWS:SourceAccount"] = params["SourceAccount"]
-        if params.get("FunctionUrlAuthType"):
-            condition.setdefault("StringEquals", {})["lambda:FunctionUrlAuthType"] = params["FunctionUrlAuthType"]
+        for name, key in _EQUAL_TO.items():
+            if params.get(name):
+                condition.setdefault("StringEquals", {})[key] = params[name]
+        if params.get("InvokedViaFunctionUrl") is not None:
+            condition["Bool"] = {"lambda:InvokedViaFunctionUrl": str(bool(params["InvokedViaFunctionUrl"])).lower()}
         if condition:
             statement["Condition"] = condition
         statements[params["StatementId"]] = statement

@@ -104,6 +104,9 @@ class LambdaApi(Operations):
 
     async def do_invoke_with_response_stream(self, params: Json, context: CallContext) -> Response:
         """InvokeWithResponseStream: parts as the runtime posts them, one part for a buffered result."""
+        if params.get("InvocationType") == "DryRun":
+            raise NotEmulated("DryRun of InvokeWithResponseStream")
+        _refuse(params, "TenantId")
         name = self.registry.name_of(params["FunctionName"], params.get("Qualifier") or "")
         function, version = self.registry.resolve(name)
         payload = self.functions.checked(bytes(params.get("Payload") or b""), "RequestResponse")

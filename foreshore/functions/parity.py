@@ -30,7 +30,7 @@ ROWS: list[tuple[str, str, str]] = [
         "partly",
         "ApplicationLogLevel and the runtime's own lines; START, END and REPORT stay text, SystemLogLevel is a WARN",
     ),
-    ("KMSKeyArn", "partly", "kept and shown; nothing is encrypted"),
+    ("KMSKeyArn, SourceKMSKeyArn", "partly", "the first is kept and shown; nothing is encrypted"),
     ("Reserved concurrency and throttling", "yes", ""),
     (
         "Account concurrency of 1,000",

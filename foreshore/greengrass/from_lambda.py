@@ -163,6 +163,7 @@ def _container_notes(parameters: Mapping[str, Any]) -> list[str]:
         ("memorySizeInKB", "limit it with runWith.systemResourceLimits in the deployment"),
         ("volumes", "the process sees the device's own file system"),
         ("devices", "give the component's user access to the devices"),
+        ("mountROSysfs", "the process sees the device's own /sys"),
     ):
         if container.get(key):
             notes.append(f"containerParams.{key}: {words}")

@@ -194,7 +194,7 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Device Advisor: API, endpoint, TLS, MQTT, shadow, job and policy test cases",
         "partly",
-        "MQTT over TLS alone; one run at a time; no long duration tests, no signed qualification report; how "
-        "backoff is told apart is our own measure (AWS publishes none)",
+        "MQTT over TLS alone; one run at a time, also with parallelRun; roles are not asked; no long duration tests, "
+        "no signed qualification report; how backoff is told apart is our own measure (AWS publishes none)",
     ),
 ]

@@ -85,6 +85,7 @@ def test_what_an_invocation_may_not_ask_for(client, create):
     create()
     refused(client.invoke, "NotEmulated", FunctionName="fn", TenantId="t")
     refused(client.invoke, "NotEmulated", FunctionName="fn", DurableExecutionName="d")
+    refused(client.invoke_with_response_stream, "NotEmulated", FunctionName="fn", InvocationType="DryRun")
 
 
 def test_settings_that_are_kept_or_said_to_have_no_effect(edge, client, create):
@@ -194,6 +195,14 @@ def test_permissions(client, create):
     }  # fmt: skip
     client.remove_permission(FunctionName="fn", StatementId="s")
     refused(client.get_policy, "ResourceNotFoundException", FunctionName="fn")
+    made = client.add_permission(
+        FunctionName="fn", StatementId="t", Action="lambda:InvokeFunction", Principal="*",
+        PrincipalOrgID="o-1234567890",
+        InvokedViaFunctionUrl=True,
+    )  # fmt: skip
+    assert json.loads(made["Statement"])["Condition"] == {
+        "StringEquals": {"aws:PrincipalOrgID": "o-1234567890"}, "Bool": {"lambda:InvokedViaFunctionUrl": "true"},
+    }  # fmt: skip
 
 
 def test_tags(client, create):

@@ -5,7 +5,9 @@ ROWS: list[tuple[str, str, str]] = [
         "Component versions",
         "yes",
         "inline recipes with artifacts in S3 and their digests; Lambda functions (Python) become generic components on "
-        "the Lambda host, for classic and lite; DEPLOYABLE as soon as CreateComponentVersion returns",
+        "the Lambda host, for classic and lite; DEPLOYABLE as soon as CreateComponentVersion returns; "
+        "what a Lambda function can't carry over is a WARN, execArgs answer NotEmulated; an artifact has one "
+        "kind of URL, whatever endpoint types are asked for",
     ),
     (
         "Deployments to things and thing groups",
