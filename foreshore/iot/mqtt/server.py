@@ -33,6 +33,7 @@ from foreshore.iot.mqtt.access import (
 from foreshore.iot.mqtt.broker import Core
 from foreshore.iot.mqtt.connection import CONNECT_TIMEOUT_S, NEW, Connection
 from foreshore.iot.mqtt.limits import PROFILES, Limits, Profile
+from foreshore.iot.mqtt.moderation import REST_S, Moderation
 from foreshore.iot.mqtt.session import Message
 from foreshore.iot.mqtt.store import Store
 from foreshore.iot.mqtt.timers import STEP_S
@@ -166,8 +167,10 @@ class SocketLink(_Link, asyncio.BufferedProtocol):
         if data[0] == _LETTER_G and self._kind == "mqtt" and self.connection.state == NEW:
             self._become_web(data)
             return
-        self.connection.feed(data)
-        if broker.dirty and not broker.is_awake:
+        connection = self.connection
+        broker.moderation.count(connection.heard != broker.now)
+        connection.feed(data)
+        if (broker.dirty or broker.moderation.is_on) and not broker.is_awake:
             broker.wake()
 
     def _become_web(self, data: bytes) -> None:
@@ -231,6 +234,7 @@ class WebSocketLink(_Link, asyncio.Protocol):
         for answer in answers:
             self.transport.write(answer)
         if mqtt:
+            self._broker.moderation.count(self.connection.heard != self._broker.now)
             self.connection.feed(mqtt)
         if self._frames.closed:
             self._broker.on_websocket_close(self.connection)
@@ -293,6 +297,7 @@ class Broker(Core):
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(
             limits or PROFILES[profile],
@@ -308,6 +313,8 @@ class Broker(Core):
         self._clock = clock
         self.now = clock()
         self.wheel.advance(self.now)
+        self.moderation = Moderation(self.now)
+        self._sleep = sleep
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self.links: set[AnyLink] = set()
         self.is_awake = False
@@ -356,6 +363,7 @@ class Broker(Core):
         """Let the timers run up to the clock's present."""
         self.now = self._clock()
         self.wheel.advance(self.now)
+        self.moderation.end_tick(self.now)
         self._close_silent()
         self.spans.settle()
         if self.has_work:
@@ -504,6 +512,13 @@ class Broker(Core):
     def _flush(self) -> None:
         self.is_awake = False
         self.flush()
+        if self.moderation.end_turn():
+            self.is_awake = True
+            asyncio.get_running_loop().call_soon(self._rest)  # Not now: uvloop sends what was written after this.
+
+    def _rest(self) -> None:
+        self._sleep(REST_S)
+        asyncio.get_running_loop().call_soon(self._flush)  # After the loop's next look at the sockets.
 
     def defer(self, decision: Awaitable[ConnectDecision], then: Callable[[ConnectDecision], None]) -> None:
         async def wait() -> None:
