@@ -15,7 +15,7 @@ import orjson
 
 from foreshore.errors import AwsError
 from foreshore.iot import job_executions as executions
-from foreshore.iot.job_executions import device_summary, state_of
+from foreshore.iot.job_executions import check_details, device_summary, state_of
 from foreshore.iot.job_rollouts import Bus, Rollouts
 from foreshore.iot.store import Document, Ground
 from foreshore.seams import Publication
@@ -54,6 +54,7 @@ class JobDevices:
 
     def start_next(self, thing: str, request: Document) -> Document:
         """StartNextPendingJobExecution."""
+        check_details(request.get("statusDetails"))
         before = self._executions.pending(thing)
         if not before:
             return {}
@@ -145,7 +146,14 @@ def _parsed(payload: bytes) -> Document:
         raise AwsError("InvalidJson", "The contents of the request were not valid JSON.", 400) from error
     if not isinstance(request, dict):
         raise AwsError("InvalidRequestException", "The request is not a JSON object.", 400)
+    if isinstance(request.get("statusDetails"), dict):
+        request["statusDetails"] = {name: _text(value) for name, value in request["statusDetails"].items()}
     return {name: _number(name, value) if name in _NUMBERS else value for name, value in request.items()}
+
+
+def _text(value: object) -> object:
+    """A value of the status details: AWS's own job agent sends true and false where the API has text."""
+    return orjson.dumps(value).decode() if isinstance(value, bool | int | float) else value
 
 
 def _number(name: str, value: object) -> int | None:

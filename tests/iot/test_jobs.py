@@ -688,3 +688,22 @@ def test_an_execution_names_its_thing_over_http_only():
     data = JobsData(bench.devices, lambda context, action, resource: None)
     shown = data.describe({"thingName": "a", "jobId": "$next"}, None)["execution"]
     assert shown["thingName"] == "a" and isinstance(shown["jobDocument"], str)
+
+
+def test_status_details_are_text_and_plain_values_become_text():
+    bench = Bench()
+    bench.create()
+    topic = "$aws/things/a/jobs/"
+    for wrong in (["x"], "x", {"k": None}, {"k": {"deep": 1}}):
+        for action in ("start-next", "j/update"):
+            request = json.dumps({"status": "IN_PROGRESS", "statusDetails": wrong}).encode()
+            bench.devices._on_request(Publication(topic + action, request, client_id="d"))
+            assert (bench.sent[-1][0], bench.sent[-1][1]["code"]) == (topic + action + "/rejected", "InvalidRequest")
+    request = {
+        "status": "SUCCEEDED",
+        "statusDetails": {"didSucceed": True, "took": 3},
+        "includeJobExecutionState": True,
+    }
+    bench.devices._on_request(Publication(topic + "j/update", json.dumps(request).encode(), client_id="d"))
+    [answer] = [message for to, message in bench.sent if to == topic + "j/update/accepted"]
+    assert answer["executionState"]["statusDetails"] == {"didSucceed": "true", "took": "3"}
