@@ -373,6 +373,8 @@ class App:
 
     async def _deploy_stacks(self) -> None:
         provisioner = Provisioner(self.rooms, self.note)
+        for text in self.project.unused({name: stack.template for name, stack in self.stacks.items()}):
+            self.note(f"foreshore.toml: {text}")
         outputs: dict[str, Any] = {}
         exports: dict[str, Any] = {}
         for name in self.project.templates:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -139,32 +140,53 @@ class Project:
         tables = settings.get("cores", {})
         if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
             raise self._wrong("cores must be tables", "write [cores.plant-1]")
-        if "thing" in settings.get("core", {}) and tables:
+        core = settings.get("core", {})
+        if not isinstance(core, dict):
+            raise self._wrong("core must be a table", "write [core]")
+        if core and tables:
             raise self._wrong("both [core] and [cores.*] name core devices", "keep one of them")
-        one = [str(settings["core"].get("thing", DEFAULT_CORE))] if "core" in settings else []
+        one = [str(core.get("thing", DEFAULT_CORE))] if "core" in settings else []
         one = one or ([DEFAULT_CORE] if self.recipes is not None else [])
+        if one and not tables:
+            tables = {one[0]: {key: value for key, value in core.items() if key != "thing"}}
         names = list(dict.fromkeys(named)) or list(tables) or one
-        self.cores = tuple(self._core(name, tables.get(name, {})) for name in names)
+        where = "core" if core else "cores.{}"
+        self.cores = tuple(self._core(name, tables.get(name, {}), where.format(name)) for name in names)
 
-    def _core(self, name: str, table: dict[str, Any]) -> CoreSettings:
+    def _core(self, name: str, table: dict[str, Any], where: str) -> CoreSettings:
         if not _THING.fullmatch(name):
             raise self._wrong(f"{name!r} is no thing name", "letters, digits, : _ and -, 128 at most")
         unknown = set(table) - _CORE_KEYS
         if unknown:
             known = ", ".join(sorted(_CORE_KEYS))
-            raise self._wrong(f"cores.{name} has unknown settings: {', '.join(sorted(unknown))}", f"known are {known}")
+            raise self._wrong(f"{where} has unknown settings: {', '.join(sorted(unknown))}", f"known are {known}")
         profile = table.get("profile")
         if profile not in (None, "classic", "lite"):
-            raise self._wrong(f"cores.{name}.profile is {profile!r}", "write classic or lite")
+            raise self._wrong(f"{where}.profile is {profile!r}", "write classic or lite")
         groups = table.get("groups", [])
         if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
-            raise self._wrong(f"cores.{name}.groups must be a list of thing groups", 'write groups = ["plants"]')
+            raise self._wrong(f"{where}.groups must be a list of thing groups", 'write groups = ["plants"]')
         recipes = self.recipes
         if "recipes" in table:
             recipes = self.folder / str(table["recipes"]) if table["recipes"] else None
             if recipes is not None and not recipes.is_dir():
-                raise self._wrong(f"cores.{name}.recipes names {table['recipes']}, which is no folder", "name one")
+                raise self._wrong(f"{where}.recipes names {table['recipes']}, which is no folder", "name one")
         return CoreSettings(name, recipes, profile, tuple(groups))
+
+    def unused(self, templates: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+        """What `[parameters]` and `[uploads]` name and no template of the stacks (name to template) has."""
+        declared = {name.replace("-", "_"): template.get("Parameters") or {} for name, template in templates.items()}
+        for stack, values in self.parameters.items():
+            if stack not in declared:
+                yield f"parameters.{stack} has no effect: no stack has that name, {', '.join(declared)} have theirs"
+                continue
+            yield from (
+                f"parameters.{stack}.{name} has no effect: the template has no such parameter"
+                for name in values if name not in declared[stack]
+            )  # fmt: skip
+        for bucket in self.uploads:
+            if not any(bucket in template["Resources"] for template in templates.values()):
+                yield f"uploads.{bucket} has no effect: no template has a bucket of that name"
 
     def _wrong(self, what: str, mend: str) -> UserError:
         return UserError(what, code="settings", where=str(self._settings_file), mend=mend)

@@ -158,12 +158,34 @@ def test_a_project_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("x = [", "not readable"), ("colour = 1", "unknown settings: colour"), ("[uploads]\nB = 'no'", "no folder")],
+    [
+        ("x = [", "not readable"),
+        ("colour = 1", "unknown settings: colour"),
+        ("[uploads]\nB = 'no'", "no folder"),
+        ("core = 1", "core must be a table"),
+        ("[core]\ncolour = 1", "core has unknown settings: colour"),
+        ("[core]\nprofile = 'lite'\n[cores.a]", "both"),
+    ],
 )
 def test_a_wrong_project_file_is_named(tmp_path, text, words):
     (tmp_path / "foreshore.toml").write_text(text)
     with pytest.raises(UserError, match=words):
         Project.read(tmp_path)
+
+
+def test_one_core_has_the_settings_that_several_have(tmp_path):
+    (tmp_path / "foreshore.toml").write_text("[core]\nthing = 'c'\nprofile = 'lite'\ngroups = ['plants']\n")
+    (core,) = Project.read(tmp_path).cores
+    assert (core.thing, core.profile, core.groups) == ("c", "lite", ("plants",))
+
+
+def test_settings_that_no_template_has_are_named(tmp_path):
+    (tmp_path / "site").mkdir()
+    text = "[uploads]\nB = 'site'\nC = 'site'\n[parameters.a_b]\nX = 1\nY = 2\n[parameters.other]\nX = 1\n"
+    (tmp_path / "foreshore.toml").write_text(text)
+    template = {"Parameters": {"X": {"Type": "Number"}}, "Resources": {"B": {"Type": "AWS::S3::Bucket"}}}
+    found = [each.partition(" has no effect")[0] for each in Project.read(tmp_path).unused({"a-b": template})]
+    assert found == ["parameters.a_b.Y", "parameters.other", "uploads.C"]
 
 
 def test_the_error_tree():
