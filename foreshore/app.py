@@ -426,6 +426,7 @@ class App:
         self.endpoints["distributions"] = {}
         if "cloudfront" not in self.options.only or not self.rooms.distributions:
             return
+        from foreshore.cloudfront.behaviors import without_effect
         from foreshore.cloudfront.server import Distribution
 
         async def no_function(function: str, payload: bytes, **_: object) -> Any:
@@ -440,7 +441,7 @@ class App:
                 resolve_origin=self._resolve_origin, span=self.recorder.span, log=self.recorder.log,
             )  # fmt: skip
             self.distributions[logical_id] = distribution
-            for what in _without_effect(made["config"]):
+            for what in without_effect(made["config"]):
                 self.note(f"distribution {logical_id}: {what} has no effect here")
             self._stops.append(distribution.stop)
             start = functools.partial(distribution.start, host)
@@ -528,13 +529,6 @@ class App:
         """Something that is accepted and does less than AWS does: logged, and shown by `foreshore dev`."""
         self.notes.append(text)
         self.recorder.log(LogLine(time.time_ns(), "foreshore", "foreshore", "WARN", "", text))
-
-
-def _without_effect(config: dict[str, Any]) -> list[str]:
-    """Settings of a distribution that the local edge takes and does not act on."""
-    names = [name for name in ("WebACLId", "Logging", "Aliases") if config.get(name)]
-    geo = (config.get("Restrictions") or {}).get("GeoRestriction") or {}
-    return names + (["GeoRestriction"] if geo.get("RestrictionType", "none") != "none" else [])
 
 
 def _files_under(folder: Path) -> list[Path]:

@@ -158,6 +158,22 @@ def read(config: Json, policies: Policies, where: str = "DistributionConfig") ->
     return settings
 
 
+def without_effect(config: Json) -> list[str]:
+    """The settings of a DistributionConfig that are taken, are not acted on, and change what viewers get on AWS."""
+    names = [name for name in ("WebACLId", "Logging", "Aliases") if config.get(name)]
+    geo = (config.get("Restrictions") or {}).get("GeoRestriction") or {}
+    if geo.get("RestrictionType", "none") != "none":
+        names.append("GeoRestriction")
+    behaviors = [config.get("DefaultCacheBehavior") or {}, *items(config.get("CacheBehaviors"))]
+    if any(boolean(each.get("SmoothStreaming")) for each in behaviors):
+        names.append("SmoothStreaming")
+    if any(boolean((each.get("GrpcConfig") or {}).get("Enabled")) for each in behaviors):
+        names.append("GrpcConfig")
+    if any(origin.get("ResponseCompletionTimeout") for origin in items(config.get("Origins"))):
+        names.append("ResponseCompletionTimeout")
+    return names
+
+
 def _check(settings: Settings, where: str) -> None:
     known = settings.origins.keys() | settings.groups.keys()
     wanted = {b.target for b in settings.behaviors}

@@ -33,6 +33,7 @@ ROWS: list[tuple[str, str, str]] = [
     ("CloudFront Functions, KeyValueStore, field-level encryption, real-time logs, VPC origins, continuous "
      "deployment", "no",
      "refused when a distribution has them"),
-    ("Access logs, WAF, geo restriction, alternate domain names, certificates, origin access control signatures", "no",
-     "accepted in the configuration, without effect here"),
+    ("Access logs, WAF, geo restriction, alternate domain names, certificates, origin access control signatures, "
+     "Origin Shield, smooth streaming, response completion timeout", "no",
+     "accepted in the configuration, without effect here; a WARN names those that change what viewers get"),
 ]  # fmt: skip

@@ -10,7 +10,8 @@ ROWS: list[tuple[str, str, str]] = [
     (
         "Runtimes",
         "partly",
-        "Python and provided.*; Python functions run on this machine's Python, whatever Runtime says",
+        "Python and provided.*; Python functions run on this machine's Python and processor, whatever Runtime and "
+        "Architectures say",
     ),
     (
         "Container images, layers by ARN, VPC, EFS, SnapStart",

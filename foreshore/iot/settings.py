@@ -21,6 +21,7 @@ EVENT_TYPES = (
     "THING", "THING_GROUP", "THING_TYPE", "THING_GROUP_MEMBERSHIP", "THING_GROUP_HIERARCHY", "THING_TYPE_ASSOCIATION",
     "JOB", "JOB_EXECUTION", "POLICY", "CERTIFICATE", "CA_CERTIFICATE",
 )  # fmt: skip
+_SILENT_EVENTS = ("CA_CERTIFICATE", "CERTIFICATE", "POLICY")
 _KEPT_OF_DOMAINS = ("applicationProtocol", "authenticationType", "tlsConfig")
 
 
@@ -104,6 +105,9 @@ class Settings:
         unknown = set(given) - set(EVENT_TYPES)
         if unknown:
             raise AwsError("InvalidRequestException", f"No event type {', '.join(sorted(unknown))}", 400)
+        silent = sorted(kind for kind in _SILENT_EVENTS if given.get(kind))
+        if silent:
+            self._warn(f"event configurations: no events are published for {', '.join(silent)}")
         self._settings.put("events", {**kept, "types": {**kept["types"], **given}, "lastModifiedDate": now})
 
     # Logging

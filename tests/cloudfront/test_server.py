@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from edge import ARN, DISABLED, Edge, default, text, trigger
 
+from foreshore.cloudfront.behaviors import without_effect
 from foreshore.errors import AwsError, NotEmulated, UserError
 from foreshore.http import Response
 from foreshore.seams import InvokeResult
@@ -416,6 +417,15 @@ def many_functions(count: int) -> dict[str, Any]:
 
 def test_a_hundred_functions_are_taken() -> None:
     run(lambda edge: asyncio.sleep(0), many_functions(100))
+
+
+def test_settings_without_effect_are_named() -> None:
+    assert without_effect(default()) == []
+    config = default(SmoothStreaming=True, GrpcConfig={"Enabled": "true"})
+    config |= {"Logging": {"Bucket": "b"}, "Restrictions": {"GeoRestriction": {"RestrictionType": "whitelist"}}}
+    config["Origins"] = [{"Id": "o", "DomainName": "example.com", "ResponseCompletionTimeout": 30}]
+    named = ["Logging", "GeoRestriction", "SmoothStreaming", "GrpcConfig", "ResponseCompletionTimeout"]
+    assert without_effect(config) == named
 
 
 def test_configs_that_are_refused() -> None:

@@ -364,6 +364,8 @@ def test_role_aliases_settings_and_domains(edge):
     assert code_of(iot.describe_endpoint, endpointType="x") == "InvalidRequestException"
     iot.update_event_configurations(eventConfigurations={"JOB": {"Enabled": True}})
     assert iot.describe_event_configurations()["eventConfigurations"]["JOB"] == {"Enabled": True}
+    iot.update_event_configurations(eventConfigurations={"POLICY": {"Enabled": True}, "THING": {"Enabled": True}})
+    assert "event configurations: no events are published for POLICY" in [each.text for each in edge.logs]
     target = {"targetType": "THING_GROUP", "targetName": "g"}
     assert code_of(iot.get_v2_logging_options) == "NotConfiguredException"
     assert code_of(iot.list_v2_logging_levels) == "NotConfiguredException"
