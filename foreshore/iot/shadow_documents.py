@@ -61,7 +61,7 @@ def parse(payload: bytes) -> dict[str, Json]:
     except UnicodeDecodeError as error:
         raise ShadowError(415, "Unsupported documented encoding; supported encoding is UTF-8") from error
     try:
-        request = orjson.loads(payload)
+        request = orjson.loads(payload.rstrip(b"\0"))  # The shadow demo of AWS's SDK for C sends the string's end too.
     except orjson.JSONDecodeError as error:
         raise ShadowError(400, "Invalid JSON") from error
     if not isinstance(request, dict):

@@ -155,3 +155,9 @@ def test_desired_comes_before_reported_and_a_delta_begins_with_its_version():
 
 def test_nothing_came_before_a_shadow_that_is_made_again():
     assert update({"version": 7}, {"state": {"reported": {"a": 1}}}, 10).documents["previous"] is None
+
+
+def test_the_end_of_a_c_string_does_not_spoil_the_document():
+    assert parse(b'{"state": {"desired": {"powerOn": 1}}}\0') == {"state": {"desired": {"powerOn": 1}}}
+    with pytest.raises(ShadowError, match="Invalid JSON"):
+        parse(b'{"state": \0{}}')
