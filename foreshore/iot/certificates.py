@@ -155,18 +155,25 @@ class Certificates:
     def register(self, params: Params, context: CallContext | None) -> Document:
         """RegisterCertificate: the issuer has to be a registered CA."""
         certificate = read_certificate(params["certificatePem"])
+        self._check_new(certificate_id(der_of(certificate)))
         issuer = self._registered_issuer(certificate, params.get("caCertificatePem"))
         status = params.get("status") or ("ACTIVE" if params.get("setAsActive") else "INACTIVE")
         return self._register(certificate, status, caCertificateId=issuer["certificateId"])
 
     def _registered_issuer(self, certificate: x509.Certificate, pem: str | None) -> Document:
-        for authority in self.authorities.values():
-            issuer = read_certificate(authority["certificatePem"])
-            if pem is not None and certificate_id(der_of(read_certificate(pem))) != authority["certificateId"]:
-                continue
-            if is_issued_by(certificate, issuer):
-                return authority
-        raise AwsError("CertificateValidationException", "CA certificate not registered.", 400)
+        named = None if pem is None else certificate_id(der_of(read_certificate(pem)))
+        found = [
+            authority
+            for authority in self.authorities.values()
+            if named in (None, authority["certificateId"])
+            and is_issued_by(certificate, read_certificate(authority["certificatePem"]))
+        ]
+        if not found:
+            raise AwsError("CertificateValidationException", "CA certificate not registered.", 400)
+        if len(found) > 1:
+            text = "More than one registered CA certificate may have signed it: caCertificatePem has to tell which."
+            raise AwsError("CertificateConflictException", text, 409)
+        return found[0]
 
     def register_without_ca(self, params: Params, context: CallContext) -> Document:
         """RegisterCertificateWithoutCA."""
@@ -177,15 +184,17 @@ class Certificates:
         if status not in ("ACTIVE", "INACTIVE"):
             raise AwsError("InvalidRequestException", f"A certificate can't be registered as {status}.", 400)
         identifier = certificate_id(der_of(certificate))
-        if identifier in self.kind:
-            extra = {"resourceId": identifier, "resourceArn": self.arn(identifier)}
-            raise AwsError(
-                "ResourceAlreadyExistsException", "The certificate is already provisioned or registered.", 409, extra
-            )
+        self._check_new(identifier)
         pem = certificate.public_bytes(_PEM).decode()
         self.store(pem, identifier, status, **more)
         self.trust(pem)
         return {"certificateArn": self.arn(identifier), "certificateId": identifier}
+
+    def _check_new(self, identifier: str) -> None:
+        if identifier in self.kind:
+            extra = {"resourceId": identifier, "resourceArn": self.arn(identifier)}
+            text = "The certificate is already provisioned or registered."
+            raise AwsError("ResourceAlreadyExistsException", text, 409, extra)
 
     def update(self, params: Params, context: CallContext | None) -> None:
         """UpdateCertificate. A REVOKED certificate stays revoked; a transfer's states can't be set by hand."""

@@ -146,15 +146,19 @@ class FleetIndex:
             "registry": {"version": thing["version"]},
         }
         configuration = self.configuration()["thingIndexingConfiguration"]
-        if configuration["thingIndexingMode"] == "REGISTRY_AND_SHADOW":
-            document["shadow"] = self._shadow(name, configuration)
+        document["shadow"] = self._shadow(name, configuration)
         if configuration.get("thingConnectivityIndexingMode") == "STATUS":
             document["connectivity"] = self._connectivity(name)
         return document
 
     def _shadow(self, name: str, configuration: Document) -> Document:
+        """The classic shadow in the mode that holds it, and the named ones that the filter names."""
         found: Document = {}
-        named = configuration.get("filter", {}).get("namedShadowNames", [])
+        has_classic = configuration["thingIndexingMode"] == "REGISTRY_AND_SHADOW"
+        on = configuration.get("namedShadowIndexingMode") == "ON"
+        named = (configuration.get("filter") or {}).get("namedShadowNames", []) if on else []
+        if not has_classic and not named:
+            return found
         for shadow, document in self.shadows_of(name).items():
             state = document.get("state", {})
             held: Document = {key: state[key] for key in ("desired", "reported") if key in state}
@@ -164,9 +168,9 @@ class FleetIndex:
             held["hasDelta"] = bool(difference)
             held["metadata"] = document.get("metadata", {})
             held["version"] = document.get("version")
-            if not shadow:
+            if not shadow and has_classic:
                 found |= held
-            elif configuration.get("namedShadowIndexingMode") == "ON" and shadow in named:
+            elif shadow and shadow in named:
                 found.setdefault("name", {})[shadow] = held
         return found
 

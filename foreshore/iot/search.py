@@ -74,8 +74,9 @@ class _Parser:
     of_field: str = ""
     """The field whose parentheses we are in."""
 
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
+    def peek(self, ahead: int = 0) -> tuple[str, str]:
+        place = self.position + ahead
+        return self.tokens[place] if place < len(self.tokens) else ("end", "")
 
     def take(self) -> tuple[str, str]:
         token = self.peek()
@@ -101,7 +102,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else lambda document: all(part(document) for part in parts)
 
     def negation(self) -> Query:
-        if self.is_word("NOT"):
+        if self.is_word("NOT") or (self.is_word("-") and self.peek(1)[0] in ("open", "quoted")):
             self.take()
             inner = self.negation()
             return lambda document: not inner(document)
@@ -113,6 +114,8 @@ class _Parser:
 
     def primary(self) -> Query:
         kind, text = self.take()
+        if (kind, text) in (("word", "AND"), ("word", "OR")):
+            raise _broken(f"{text} has no term before it")
         if kind == "open":
             inner = self.any_of()
             if self.take()[0] != "close":

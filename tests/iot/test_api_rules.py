@@ -188,3 +188,32 @@ def test_what_just_in_time_provisioning_may_go_by(iot):
     made = iot.register_ca_certificate(**authority, registrationConfig={"templateName": "jitp"})
     change = {"certificateId": made["certificateId"], "registrationConfig": {"templateName": "fleet"}}
     assert refused(iot.update_ca_certificate, **change) == invalid
+
+
+def test_named_shadows_are_indexed_beside_the_registry_alone(iot):
+    mode = {"thingIndexingMode": "REGISTRY", "namedShadowIndexingMode": "ON", "filter": {"namedShadowNames": ["cfg"]}}
+    iot.update_indexing_configuration(thingIndexingConfiguration=mode)
+    iot.create_thing(thingName="named")
+    for name in ("", "cfg", "other"):
+        shadow = {"shadowName": name} if name else {}
+        iot.data.update_thing_shadow(thingName="named", payload='{"state":{"reported":{"a":1}}}', **shadow)
+    found = json.loads(iot.search_index(queryString="thingName:named")["things"][0]["shadow"])
+    assert (set(found), list(found["name"])) == ({"name"}, ["cfg"])
+    assert set(found["name"]["cfg"]["metadata"]["reported"]["a"]) == {"timestamp"}
+
+
+def test_a_certificate_that_is_known_is_not_registered_again(iot):
+    issued = iot.create_keys_and_certificate()["certificatePem"]
+    known = ("ResourceAlreadyExistsException", 409)
+    assert refused(iot.register_certificate, certificatePem=issued) == known
+    assert refused(iot.register_certificate_without_ca, certificatePem=issued) == known
+
+
+def test_two_authorities_of_one_name_and_key_have_to_be_told_apart(iot):
+    key = ec.generate_private_key(ec.SECP256R1())
+    twins = [sign("Twin", key, "Twin", key, ca=True) for _ in range(2)]
+    for each in twins:
+        iot.register_ca_certificate(caCertificate=each, certificateMode="SNI_ONLY", setAsActive=True)
+    device = sign("device", key, "Twin", key)
+    assert refused(iot.register_certificate, certificatePem=device) == ("CertificateConflictException", 409)
+    iot.register_certificate(certificatePem=device, caCertificatePem=twins[1])
