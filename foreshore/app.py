@@ -71,6 +71,25 @@ class Options:
     cores: tuple[str, ...] = ()
     port_443: bool = False
 
+    def unused(self) -> list[str]:
+        """What is asked of rooms that are left out."""
+        asked = {
+            "--core": ("greengrass", bool(self.cores)),
+            "--core-profile": ("greengrass", self.core_profile != "classic"),
+            "--recipes": ("greengrass", self.recipes is not None),
+            "--mqtt": ("iot", self.mqtt_profile != "aws"),
+            "--plain-policy": ("iot", self.plain_policy is not None),
+            "--check-roles": ("iot", self.check_roles),
+            "--strict-live": ("iot", self.strict_live),
+            "--port-443": ("iot", self.port_443),
+            "--runtime-client": ("lambda", self.runtime_client != "thin"),
+        }
+        return [
+            f"{option} has no effect without the room {room}: add it to --only"
+            for option, (room, is_asked) in asked.items()
+            if is_asked and room not in self.only
+        ]
+
 
 class Surface(Protocol):
     """A listener above the rooms, such as the console."""
@@ -134,6 +153,8 @@ class App:
         self._open_folder()
         self.recorder = Recorder(self.state / "traces.db")
         self._stops.append(self._close_recorder)
+        for text in self.options.unused():
+            self.note(text)
         self.backend = Backend(
             url=self.options.backend, state=self.state, run_folder=self.run_folder, region=self.project.region,
             account=self.project.account, ephemeral=self.options.ephemeral, log=self.recorder.log,

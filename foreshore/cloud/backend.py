@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 from foreshore.children import Child, spawn
 from foreshore.cloud.presigned import is_presigned, signed_anew
-from foreshore.errors import UserError
+from foreshore.errors import ForeshoreError, PeerError, UserError
 from foreshore.http import Client, Request, Response
 from foreshore.seams import EmitLog, LogLine
 
@@ -28,7 +29,10 @@ _HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"content-len
 
 
 class Backend:
-    """Forwards requests; `up` is set while it answers. With `url` no child is started."""
+    """Forwards requests; `up` is set while it answers. With `url` no child is started.
+
+    Raises UserError for a `url` that is not http(s)://HOST[:PORT].
+    """
 
     def __init__(
         self, *, url: str = "", state: Path, run_folder: Path, region: str, account: str, ephemeral: bool, log: EmitLog
@@ -47,9 +51,8 @@ class Backend:
         self.child: Child | None = None
         self._stopping = False
         self._restart: asyncio.Task[None] | None = None
-        parts = urlsplit(url)
-        self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.host, self.port, is_tls = _address(url) if url else ("127.0.0.1", 0, False)
+        self._tls = ssl.create_default_context() if is_tls else None
 
     async def start(self) -> None:
         """Start the child, or check that the given URL answers. Raises UserError."""
@@ -98,10 +101,15 @@ class Backend:
         delay = 0.01
         while time.monotonic() < deadline and not (self.child is not None and self.child.exited.is_set()):
             try:
-                await self.client.fetch("GET", self.host, self.port, "/_ministack/health", timeout=2.0)
+                await self.client.fetch("GET", self.host, self.port, "/_ministack/health", ssl=self._tls, timeout=2.0)
                 self.up.set()
                 return
-            except (OSError, TimeoutError):
+            except ssl.SSLCertVerificationError as error:
+                raise UserError(
+                    f"the backend's certificate is not trusted: {error.verify_message}", code="backend-down",
+                    where=self.url, mend="let the system trust it, or name its http:// address",
+                ) from error  # fmt: skip
+            except (OSError, TimeoutError, PeerError):
                 await asyncio.sleep(delay)
                 delay = min(delay * 1.3, 0.2)
         mend = "is it running?" if self.url else "see `foreshore logs --source ministack`"
@@ -126,7 +134,7 @@ class Backend:
             await self._wait_ready("the backend does not start again")
             if self.on_restart is not None:
                 await self.on_restart()
-        except UserError as error:
+        except (ForeshoreError, OSError) as error:
             self._say("ERROR", str(error))
             return
         self._say("WARN", "the backend is up again, with the templates' resources made anew")
@@ -156,7 +164,7 @@ class Backend:
             response = await self._fetch(request, request.target, headers)
             if not self.url and response.status == 403 and is_presigned(request) and _is_unknown_key(response):
                 response = await self._fetch(request, signed_anew(request), headers)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, PeerError) as error:
             return _unavailable(f"the backend did not answer: {error}")
         head = request.method == "HEAD"
         response.headers = [
@@ -168,8 +176,23 @@ class Backend:
 
     async def _fetch(self, request: Request, target: str, headers: list[tuple[bytes, bytes]]) -> Response:
         return await self.client.fetch(
-            request.method, self.host, self.port, target, headers, request.body, timeout=900.0
+            request.method, self.host, self.port, target, headers, request.body, ssl=self._tls, timeout=900.0
         )
+
+
+def _address(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether to speak TLS. Raises UserError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise UserError(
+            f"{url!r} is no address of a backend", code="backend", where="--backend",
+            mend="write http://HOST:PORT or https://HOST:PORT",
+        )  # fmt: skip
+    return parts.hostname, port or (443 if parts.scheme == "https" else 80), parts.scheme == "https"
 
 
 def _is_unknown_key(response: Response) -> bool:

@@ -3,17 +3,22 @@
 import asyncio
 import os
 import signal
+import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 import pytest
 
+from foreshore.app import Options
 from foreshore.cloud.backend import Backend
 from foreshore.cloud.endpoint import Endpoint
 from foreshore.cloud.known_properties import ACTED_ON
 from foreshore.cloud.sam import expand
 from foreshore.cloud.stack import Stack
 from foreshore.errors import NotEmulated, UserError
+from foreshore.http import Request, Server, text_response
+from foreshore.iot.authority import Authority
 from foreshore.provision import TYPES, Provisioner, Rooms
 
 TEMPLATE = {
@@ -85,6 +90,44 @@ def test_a_stack_is_split_between_the_backend_and_the_rooms(tmp_path):
         assert any("ended with code -9" in line.text for line in lines)
 
     with_edge(tmp_path, body)
+
+
+@pytest.mark.parametrize("url", ["localhost:4566", "notaurl", "http://", "ftp://a", "http://a:b", "http://a/path"])
+def test_an_address_that_is_none_of_a_backend(tmp_path, url):
+    with pytest.raises(UserError, match="no address of a backend"):
+        Backend(url=url, state=tmp_path, run_folder=tmp_path, region="r", account="a", ephemeral=True, log=print)
+
+
+def test_a_backend_behind_tls(tmp_path):
+    async def main():
+        certificates = Authority(tmp_path, region="us-east-1", now=datetime.now(UTC), in_thread=asyncio.to_thread)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.server_certificate, certificates.server_key)
+
+        async def answer(request):
+            return text_response(200, f"{request.method} {request.target}")
+
+        server = Server(answer)
+        port = await server.start("127.0.0.1", 0, ssl=context)
+        options = {"state": tmp_path, "run_folder": tmp_path, "region": "r", "account": "a", "ephemeral": True}
+        backend = Backend(url=f"https://localhost:{port}", log=print, **options)
+        try:
+            with pytest.raises(UserError, match="certificate is not trusted"):
+                await backend.start()
+            backend._tls.load_verify_locations(certificates.ca_path)
+            await backend.start()
+            assert (await backend.forward(Request("GET", "/x", []))).body == b"GET /x"
+        finally:
+            await backend.stop()
+            await server.stop()
+
+    asyncio.run(main())
+
+
+def test_what_is_asked_of_a_room_that_is_left_out_is_said(tmp_path):
+    asked = Options(folder=tmp_path, only=("lambda",), cores=("a",), port_443=True, runtime_client="awslambdaric")
+    assert [text.partition(" has no effect")[0] for text in asked.unused()] == ["--core", "--port-443"]
+    assert Options(folder=tmp_path).unused() == []
 
 
 def test_objects_of_any_kind_pass_byte_for_byte(tmp_path):
