@@ -6,6 +6,7 @@ reference, SetV2LoggingOptions, SetV2LoggingLevel, SetLoggingOptions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +17,15 @@ GROUP = "AWSIotLogsV2"
 OLD_GROUP = "AWSIotLogs"
 RANKS = {"DEBUG": 0, "INFO": 1, "WARN": 2, "ERROR": 3, "DISABLED": 4}
 BROKER_EVENTS = ("Connect", "Disconnect", "Subscribe", "Unsubscribe", "Publish-In")
-EVENTS = (*BROKER_EVENTS, "FunctionExecution", "RuleExecution", "RuleMessageThrottled", "RuleNotFound")
+SHADOW_EVENTS = {"get": "GetThingShadow", "update": "UpdateThingShadow", "delete": "DeleteThingShadow"}
+EVENTS = (
+    *BROKER_EVENTS,
+    *SHADOW_EVENTS.values(),
+    "FunctionExecution",
+    "RuleExecution",
+    "RuleMessageThrottled",
+    "RuleNotFound",
+)
 """The event types that are written here."""
 
 DENIED = {"reason": "AUTHORIZATION_FAILURE", "details": "Authorization Failure"}
@@ -99,10 +108,8 @@ def read_options(
     return LogOptions(default, GROUP, events, targets)
 
 
-def broker_entry(
-    event: str, level: str, subject: Subject, *, now_ns: int, account: str, trace: str, **more: Any
-) -> dict[str, Any]:
-    """One entry of the message broker. `trace` is a UUID; `more` has topicName, reason and their like."""
+def entry(event: str, level: str, *, now_ns: int, account: str, trace: str, **more: Any) -> dict[str, Any]:
+    """One entry. `trace` is a UUID; `more` is what entries of this event have beside what all have."""
     return {
         "timestamp": log_time(now_ns),
         "logLevel": level,
@@ -110,10 +117,37 @@ def broker_entry(
         "accountId": account,
         "status": "Failure" if level == "ERROR" else "Success",
         "eventType": event,
+        **more,
+    }
+
+
+def client_fields(subject: Subject) -> dict[str, Any]:
+    """What the broker's entries tell of a client, or of whoever published over HTTP."""
+    return {
         "protocol": "MQTT" if subject.client_id else "HTTP",
         "clientId": subject.client_id,
         "principalId": subject.principal,
         "sourceIp": subject.source_ip,
         "sourcePort": subject.source_port,
-        **more,
     }
+
+
+_SHADOW = re.compile(r"(\$aws/things/([^/]+)/shadow(?:/name/([^/]+))?/(get|update|delete))/(accepted|rejected)")
+
+
+class ShadowAnswer(NamedTuple):
+    """What a shadow's answer was to: the event type, the thing, the shadow's name as entries have it, the topic."""
+
+    event: str
+    thing: str
+    shadow: str
+    topic: str
+    is_accepted: bool
+
+
+def shadow_answer(topic: str) -> ShadowAnswer | None:
+    """Read the topic of a shadow's answer; None for any other topic."""
+    match = _SHADOW.fullmatch(topic)
+    if match is None:
+        return None
+    return ShadowAnswer(SHADOW_EVENTS[match[4]], match[2], match[3] or match[2], match[1], match[5] == "accepted")

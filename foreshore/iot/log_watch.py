@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from foreshore.iot.access import Identity
-from foreshore.iot.cloud_logs import DENIED, LogOptions, Subject, broker_entry
+from foreshore.iot.cloud_logs import DENIED, SHADOW_EVENTS, LogOptions, Subject, client_fields, entry, shadow_answer
 from foreshore.iot.mqtt.access import Access, ClientInfo, ConnectDecision, ConnectRequest, DisconnectReason, Observer
 from foreshore.iot.mqtt.server import Broker
 from foreshore.seams import LogLine, Publication, split_traceparent
@@ -53,25 +53,32 @@ class LogWatch:
         self._broker.invalidate_access()
         if options.may_tell("Publish-In", "INFO"):
             self._handles = [self._broker.add_listener(each, self._published) for each in ("#", "$aws/#")]
+        for end, level in (("accepted", "INFO"), ("rejected", "ERROR")):
+            if any(options.may_tell(event, level) for event in SHADOW_EVENTS.values()):
+                filters = (f"$aws/things/+/shadow/+/{end}", f"$aws/things/+/shadow/name/+/+/{end}")
+                self._handles += [self._broker.add_listener(each, self._answered) for each in filters]
 
     # Entries
 
     def tell(self, event: str, level: str, subject: Subject, trace: str = "", **more: Any) -> None:
         """Write an entry of the broker, if the options want it."""
+        self._write(event, level, subject, trace, {**client_fields(subject), **more})
+
+    def _write(self, event: str, level: str, subject: Subject, trace: str, more: dict[str, Any]) -> None:
         group = self._options.group_for(event, level, subject)
         if group:
             now, world = self._world.wall_ns(), self._world
             trace = trace or world.new_uuid()
-            fields = broker_entry(event, level, subject, now_ns=now, account=world.account, trace=trace, **more)
+            fields = entry(event, level, now_ns=now, account=world.account, trace=trace, **more)
             world.put(group, now, orjson.dumps(fields).decode())
 
     def rule(self, line: LogLine) -> None:
         """A line of the rules engine; most are entries already."""
         if not self._options.is_on or not line.text.startswith("{"):
             return
-        entry = orjson.loads(line.text)
-        subject = self.subject(entry["clientId"], entry["principalId"])
-        group = self._options.group_for(entry["eventType"], line.level, subject)
+        found = orjson.loads(line.text)
+        subject = self.subject(found["clientId"], found["principalId"])
+        group = self._options.group_for(found["eventType"], line.level, subject)
         if group:
             self._world.put(group, line.time_ns, line.text)
 
@@ -97,8 +104,17 @@ class LogWatch:
         client = self._broker.client(client_id) if client_id else None
         port = client.source_port if client is not None else 0
         subject = self.subject(client_id, principal, publication.source_ip or "", port)
-        ids = split_traceparent(publication.traceparent)
-        self.tell("Publish-In", "INFO", subject, _uuid(ids[0]) if ids else "", topicName=publication.topic)
+        self.tell("Publish-In", "INFO", subject, _trace_of(publication), topicName=publication.topic)
+
+    def _answered(self, publication: Publication) -> None:
+        answer = shadow_answer(publication.topic)
+        if answer is None or publication.client_id:
+            return
+        thing = answer.thing
+        subject = Subject(groups=lambda: self._world.groups_of(thing))
+        more = {"protocol": "MQTT", "deviceShadowName": answer.shadow, "topicName": answer.topic}
+        level = "INFO" if answer.is_accepted else "ERROR"
+        self._write(answer.event, level, subject, _trace_of(publication), more)
 
 
 class _Observer:
@@ -159,5 +175,10 @@ class _Access:
         return self._own.may_receive(identity, topic)
 
 
-def _uuid(trace_id: str) -> str:
+def _trace_of(publication: Publication) -> str:
+    """The message's trace id as a UUID; "" without one."""
+    ids = split_traceparent(publication.traceparent)
+    if ids is None:
+        return ""
+    trace_id = ids[0]
     return "-".join((trace_id[:8], trace_id[8:12], trace_id[12:16], trace_id[16:20], trace_id[20:]))

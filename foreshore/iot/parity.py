@@ -182,7 +182,8 @@ ROWS: list[tuple[str, str, str]] = [
         "partly",
         "Entries go to the backend's CloudWatch Logs (AWSIotLogsV2, or the group of an event type), by default level, "
         "event type and target: Connect, Disconnect, Subscribe, Unsubscribe, Publish-In with their refusals, "
-        "RuleExecution, FunctionExecution and the rules' other failures. Not: Publish-Out, RuleMatch, shadows, jobs, "
+        "GetThingShadow, UpdateThingShadow, DeleteThingShadow, RuleExecution, FunctionExecution and the rules' other "
+        "failures. Not: Publish-Out, RuleMatch, jobs, "
         "provisioning, retained messages. The role is not asked; of several targets that fit, the most verbose level "
         "counts.",
     ),

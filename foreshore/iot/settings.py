@@ -1,6 +1,7 @@
 """The account's settings and names: endpoints, event configurations, logging, domain configurations, tags.
 
-They are kept and given back; what they switch is said at each.
+They are kept and given back, and others act on them: registry events and jobs on the event configurations,
+`log_watch.py` on the logging options, the custom authorizers on the domain configurations.
 
 Source: AWS IoT API reference; developer guide, "Event messages", "Domain configurations".
 """

@@ -112,6 +112,8 @@ def test_a_devices_day_is_in_the_logs(running):
     client.connect(*running.host_port("mqtt"))
     client.loop_start()
     assert heard.wait(20)
+    client.publish("$aws/things/pump/shadow/name/motor/update", b'{"state": {"desired": {"a": 1}}}', 1)
+    client.publish("$aws/things/pump/shadow/update", b"no JSON", 1)
     client.publish("secret", b"x", 0)
     assert gone.wait(20)
     client.loop_stop()
@@ -121,10 +123,16 @@ def test_a_devices_day_is_in_the_logs(running):
     assert told["Connect"]["clientId"] == "c1" and told["Connect"]["sourceIp"] == "127.0.0.1"
     assert told["Connect"]["protocol"] == "MQTT" and told["Connect"]["sourcePort"] > 0
     assert told["Connect"]["logLevel"] == "INFO" and told["Connect"]["accountId"] == "000000000000"
-    assert (told["Subscribe"]["topicName"], told["Publish-In"]["topicName"]) == ("out", "in")
-    assert told["Publish-In"]["traceId"] == told["RuleExecution"]["traceId"]
+    assert told["Subscribe"]["topicName"] == "out"
+    (published,) = [each for each in found if (each["eventType"], each.get("topicName")) == ("Publish-In", "in")]
+    assert published["traceId"] == told["RuleExecution"]["traceId"]
     assert told["RuleExecution"]["ruleName"] == "copy"
-    (refused,) = [each for each in found if each["status"] == "Failure"]
+    shadow = told["UpdateThingShadow"]
+    assert (shadow["deviceShadowName"], shadow["protocol"]) == ("motor", "MQTT")
+    assert shadow["topicName"] == "$aws/things/pump/shadow/name/motor/update"
+    failed = {each["eventType"]: each for each in found if each["status"] == "Failure"}
+    wrong, refused = failed["UpdateThingShadow"], failed["Publish-In"]
+    assert (wrong["deviceShadowName"], wrong["logLevel"]) == ("pump", "ERROR")
     assert (refused["eventType"], refused["topicName"], refused["logLevel"]) == ("Publish-In", "secret", "ERROR")
     assert (refused["reason"], refused["clientId"]) == ("AUTHORIZATION_FAILURE", "c1")
     iot.set_v2_logging_options(disableAllLogs=True)
