@@ -21,7 +21,7 @@ from foreshore.iot.mqtt.limits import (
 from foreshore.iot.mqtt.properties import Properties
 from foreshore.iot.mqtt.publications import message_of, publication_of
 from foreshore.iot.mqtt.retained import Retained
-from foreshore.iot.mqtt.routing import Handle, Route, Router, identifiers
+from foreshore.iot.mqtt.routing import Handle, Route, Router, for_its_publisher, identifiers
 from foreshore.iot.mqtt.session import Delivery, Message, Session, Subscription
 from foreshore.iot.mqtt.shares import Waiting
 from foreshore.iot.mqtt.spans import Spans
@@ -212,8 +212,11 @@ class Deliveries(abc.ABC):
 
     def _deliver_long(self, one: Subscription, message: Message, qos: int) -> bool:
         session = one.session
-        if one.no_local and message.publisher is session:
-            return False  # [MQTT-3.8.3-3]
+        if message.publisher is session:
+            heard = for_its_publisher(one)
+            if heard is None:
+                return False
+            one, qos = heard, min(heard.qos, qos)
         retain = one.retain_as_published and message.retain  # [MQTT-3.3.1-12/13]
         connection = session.connection
         if connection is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from foreshore.iot.mqtt.session import Session, Subscription
@@ -191,6 +192,15 @@ class Overlap(Subscription):
             retain_as_published=any(part.retain_as_published for part in self.parts),
         )
         self.special = any(part.special for part in self.parts)
+
+
+def for_its_publisher(subscription: Subscription) -> Subscription | None:
+    """What of a subscription gets its own client's messages: nothing that says no local [MQTT-3.8.3-3]."""
+    parts = subscription.parts if isinstance(subscription, Overlap) else [subscription]
+    heard = [part for part in parts if not part.no_local]
+    if len(heard) == len(parts):
+        return subscription
+    return reduce(Overlap, heard) if heard else None
 
 
 def identifiers(subscription: Subscription) -> tuple[int, ...]:

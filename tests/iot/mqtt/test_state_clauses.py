@@ -595,6 +595,21 @@ def test_no_local():
     timed(scenario)
 
 
+def test_a_filter_with_no_local_adds_nothing_to_a_clients_own_message():
+    async def scenario(clock, port):
+        wire, other = await join(port, "a"), await join(port, "b")
+        await listen(wire, Request("t", 1, no_local=True), ids=1)
+        await listen(wire, Request("#", 0), ids=2)
+        wire.send(Publish("t", b"x", 1, packet_id=9))
+        [own] = [each for each in (await wire.receive(), await wire.receive()) if isinstance(each, Publish)]
+        assert (own.qos, own.properties[p.SUBSCRIPTION_ID]) == (0, [2])  # [MQTT-3.8.3-3] [MQTT-3.3.4-4]
+        await say(other, "t", qos=1)
+        found = await wire.receive()
+        assert (found.qos, sorted(found.properties[p.SUBSCRIPTION_ID])) == (1, [1, 2])
+
+    timed(scenario, profile="standard")
+
+
 def test_a_new_subscription_replaces_the_old_one():
     async def scenario(clock, port):
         wire = await join(port, "a")
