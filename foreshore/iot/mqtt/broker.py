@@ -433,6 +433,7 @@ class Core(Deliveries):
             if delivery is not None and not delivery.share:
                 self.settled(delivery)
         session.queue = ()
+        session.stored = 0
         session.inflight.clear()
 
     def _send_will(self, session: Session) -> None:

@@ -57,7 +57,7 @@ class Connection:
     __slots__ = (
         "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "ended", "heard", "info",
         "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
-        "published", "rate_second", "routes", "session", "silence", "span_attributes", "state",
+        "published", "rate_second", "replay_left", "routes", "session", "silence", "span_attributes", "state",
         "version", "wanted_trace", "window",
     )  # fmt: skip
 
@@ -86,6 +86,7 @@ class Connection:
         self.silence = CONNECT_TIMEOUT_S
         self.keep_alive = 0
         self.rate_second = 0
+        self.replay_left = 0
         self.published = 0
         self.bytes_in = 0
         self.wanted_trace = False
@@ -414,7 +415,7 @@ class Connection:
                 return False  # [MQTT-3.1.2-25]
             self.send(packet)
             return True
-        if self.paused or session.queue or len(session.inflight) >= self.window:
+        if self.paused or session.is_waiting or len(session.inflight) >= self.window:
             return self.core.enqueue(session, delivery)
         return self._transmit(session, delivery)
 
@@ -448,14 +449,17 @@ class Connection:
         return True
 
     def drain(self) -> None:
-        """Send queued messages as far as the window and the socket allow."""
+        """Send queued messages as far as the window, the pace of stored ones and the socket allow."""
         session, core = self.session, self.core
         if session is None or self.state != OPEN:
             return
         while session.queue and not self.paused and len(session.inflight) < self.window:
-            delivery = session.pop()
+            stored = session.stored
+            delivery = session.pop(self.replay_left > 0)
             if delivery is None:
                 return
+            if session.stored < stored:
+                self.replay_left -= 1
             if delivery.message.is_expired(core.wall_ms()):
                 core.settled(delivery)  # [MQTT-3.3.2-5]
             else:
@@ -475,7 +479,18 @@ class Connection:
                 self.core.settled(delivery)
             else:
                 self._transmit(session, delivery, packet_id, dup)
+        session.stored = len(session.queue) if self.core.replay_rate else 0
+        self.replay()
+
+    def replay(self) -> None:
+        """Send what this second allows of the stored messages; go on in the next."""
+        session, core = self.session, self.core
+        if session is None or session.connection is not self:
+            return
+        self.replay_left = core.replay_rate
         self.drain()
+        if session.stored:
+            core.wheel.add(core.now + 1.0, self.replay)
 
     # The socket's back-pressure
 

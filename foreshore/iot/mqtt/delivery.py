@@ -56,6 +56,7 @@ class Deliveries(abc.ABC):
         self.store = store
         self.span = span
         self.rate_limits = rate_limits
+        self.replay_rate = limits.stored_replay if rate_limits else 0
         self.wall_ns = wall_ns
         self.new_ids = new_ids
         self.choose = choose
@@ -253,12 +254,17 @@ class Deliveries(abc.ABC):
                 self.waiting.note(one.filter, one.session, delivery)
 
     def _take_waiting(self, one: Subscription) -> None:
-        """A member of a share group is there: what waits with absent members goes to it."""
-        if one.group is None:
+        """A member of a share group is there: what waits with absent members goes to it, so much a second."""
+        session = one.session
+        if one.group is None or session.connection is None or session.subscriptions.get(one.filter) is not one:
             return
-        for delivery in self.waiting.take(one.filter, one.session):
+        most = (self.rate_limits and self.limits.shared_replay) or self.limits.max_queued
+        taken = self.waiting.take(one.filter, session, most)
+        for delivery in taken:
             self._deliver_long(one, delivery.message, min(one.qos, delivery.qos))
             self.settled(delivery)
+        if len(taken) == most:
+            self.wheel.add(self.now + 1.0, lambda: self._take_waiting(one))
 
     def _bequeath(self, session: Session) -> None:
         """A session ends: what it had of its share groups, unacknowledged or waiting, goes to another member, if there

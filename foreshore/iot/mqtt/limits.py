@@ -24,7 +24,8 @@ class Limits:
     """One profile. A limit of 0 means none; `aws` switches the refusals that differ in kind, not in number.
 
     `denied_filter` is the SUBACK reason for a filter that access refuses. The standard profile does not tell why (0x80,
-    MQTT 5 table 3-8), as clients that know the codes of 3.1.1 alone expect.
+    MQTT 5 table 3-8), as clients that know the codes of 3.1.1 alone expect. `stored_replay` is how many messages a
+    second a client gets of what was stored while it was away, `shared_replay` of what waited for any member of a group.
     """
 
     aws: bool
@@ -61,6 +62,8 @@ class Limits:
     max_content_type: int = 0
     max_share_members: int = 0
     max_share_groups: int = 0
+    stored_replay: int = 0
+    shared_replay: int = 0
     max_queued: int = 20_000
     max_queued_bytes: int = 16 * 1024 * 1024
     max_unsent_bytes: int = 1024 * 1024
@@ -101,6 +104,8 @@ AWS = Limits(
     max_content_type=256,
     max_share_members=100,
     max_share_groups=100,
+    stored_replay=10,
+    shared_replay=20,
 )
 
 STANDARD = Limits(

@@ -188,13 +188,14 @@ class Session:
     """What outlives a connection: subscriptions, unacknowledged and waiting messages, inbound QoS 2 identifiers.
 
     `inflight` maps packet identifiers to deliveries, in sending order; None stands for a QoS 2 message that was
-    received (PUBREC) and waits for PUBCOMP. `expiry_s` is the session expiry; `ended_s` the clock when it was left;
-    `is_kept` whether the store knows it.
+    received (PUBREC) and waits for PUBCOMP. The first `stored` of `queue` were there when the client came back, and are
+    sent at a pace; what comes meanwhile stands behind them, and need not wait for them. `expiry_s` is the session
+    expiry; `ended_s` the clock when it was left; `is_kept` whether the store knows it.
     """
 
     __slots__ = (
         "client_id", "connection", "ended_s", "expiry_s", "identity", "inflight", "is_kept", "last_id", "principal",
-        "queue", "queued_bytes", "received", "subscriptions", "will",
+        "queue", "queued_bytes", "received", "stored", "subscriptions", "will",
     )  # fmt: skip
 
     def __init__(self, client_id: str, expiry_s: int = 0) -> None:
@@ -205,6 +206,7 @@ class Session:
         self.inflight: dict[int, Delivery | None] = {}
         self.queue: deque[Delivery] | tuple[()] = ()
         self.queued_bytes = 0
+        self.stored = 0
         self.received: set[int] | tuple[()] = ()
         self.last_id = 0
         self.will: Will | None = None
@@ -238,11 +240,23 @@ class Session:
         self.queued_bytes += size
         return True
 
-    def pop(self) -> Delivery | None:
-        """Take the delivery that has waited longest."""
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something waits that is not held back for its pace."""
+        return len(self.queue) > self.stored
+
+    def pop(self, may_take_stored: bool) -> Delivery | None:
+        """Take the delivery that has waited longest, of those that may be sent."""
         if isinstance(self.queue, tuple):
             return None
-        delivery = self.queue.popleft()
+        if self.stored and may_take_stored:
+            self.stored -= 1
+            delivery = self.queue.popleft()
+        elif self.is_waiting:
+            delivery = self.queue[self.stored]
+            del self.queue[self.stored]
+        else:
+            return None
         if not self.queue:
             self.queue = ()
         self.queued_bytes -= delivery.message.size()

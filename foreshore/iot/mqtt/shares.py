@@ -22,12 +22,19 @@ class Waiting:
         """A delivery was put into an absent member's queue."""
         self._shares.setdefault(filter, {}).setdefault(session, {})[id(delivery)] = delivery
 
-    def take(self, filter: str, taker: Session) -> list[Delivery]:
-        """What waits for a filter in the queues of others that are absent, oldest first; it leaves those queues."""
+    def take(self, filter: str, taker: Session, most: int) -> list[Delivery]:
+        """So many of what waits for a filter in the queues of others that are absent; they leave those queues."""
         taken: list[Delivery] = []
-        for holder, marks in self._shares.pop(filter, {}).items():
-            if holder is not taker and holder.connection is None:
-                taken += self._pull(holder, marks)
+        holders = self._shares.get(filter, {})
+        for holder, marks in list(holders.items()):
+            if holder is taker or holder.connection is not None:
+                marks.clear()
+            elif len(taken) < most:
+                taken += self._pull(holder, marks, most - len(taken))
+            if not marks:
+                del holders[holder]
+        if not holders:
+            self._shares.pop(filter, None)
         return taken
 
     def abandon(self, session: Session) -> list[tuple[str, Delivery]]:
@@ -38,7 +45,7 @@ class Waiting:
             if not holders:
                 del self._shares[filter]
             if marks:
-                left += [(filter, delivery) for delivery in self._pull(session, marks)]
+                left += [(filter, delivery) for delivery in self._pull(session, marks, len(marks))]
         return left
 
     def settle(self, session: Session) -> None:
@@ -49,10 +56,13 @@ class Waiting:
                 del self._shares[filter]
 
     @staticmethod
-    def _pull(holder: Session, marks: dict[int, Delivery]) -> list[Delivery]:
-        """Deliveries are known by identity: one that left the queue since then is not in it to be found."""
-        pulled = [delivery for delivery in holder.queue if id(delivery) in marks]
-        kept = [delivery for delivery in holder.queue if id(delivery) not in marks]
+    def _pull(holder: Session, marks: dict[int, Delivery], most: int) -> list[Delivery]:
+        """The oldest of them. Deliveries are known by identity: one that left the queue since then is not in it."""
+        pulled = [delivery for delivery in holder.queue if id(delivery) in marks][:most]
+        gone = {id(delivery) for delivery in pulled}
+        kept = [delivery for delivery in holder.queue if id(delivery) not in gone]
         holder.queue = deque(kept) if kept else ()
+        for each in gone if len(pulled) == most else list(marks):
+            del marks[each]
         holder.queued_bytes -= sum(delivery.message.size() for delivery in pulled)
         return pulled

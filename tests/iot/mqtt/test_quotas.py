@@ -10,8 +10,9 @@ from foreshore.database import MEMORY, Database
 from foreshore.iot.mqtt import codec, websocket
 from foreshore.iot.mqtt import properties as p
 from foreshore.iot.mqtt.access import AllowAll, SilentObserver
-from foreshore.iot.mqtt.codec import V5, V311, Publish, Request, Subscribe, Will
+from foreshore.iot.mqtt.codec import V5, V311, Ack, Publish, Request, Subscribe, Will
 from foreshore.iot.mqtt.limits import AWS, is_answer
+from foreshore.seams import Publication
 from tests.iot.mqtt.test_state_clauses import ask, gone, join, listen, say, silent, timed
 from tests.iot.mqtt.wire import Wire, serve
 
@@ -260,3 +261,124 @@ def test_a_broker_that_stops_says_so():
         assert await wires[1].receive() is None
 
     serve(scenario)
+
+
+async def stored(clock, port, count, version=V5, filter="t", **options):
+    """Fill the queue of an absent client `a`; give its new connection."""
+    more = {"clean": False} if version == V311 else {"properties": {p.SESSION_EXPIRY: 1000}, "clean": False}
+    wire = await join(port, "a", version, **more)
+    await listen(wire, filter)
+    await gone(wire, clock.broker, "a")
+    service = clock.broker
+    for number in range(count):
+        service.publish(Publication("t", b"%d" % number, 1))
+    clock.pass_time(2)
+    return await join(port, "a", version, **more)
+
+
+async def numbers(wire, count):
+    """Take and acknowledge so many messages, and see that no more come."""
+    found = []
+    for _ in range(count):
+        message = await wire.receive()
+        found.append(int(message.payload))
+        wire.send(Ack(p.PUBACK, message.packet_id))
+    await silent(wire)
+    return found
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+def test_stored_messages_come_at_a_pace_and_live_ones_at_once(version):
+    async def scenario(clock, port):
+        wire = await stored(clock, port, 25, version)
+        assert await numbers(wire, 10) == list(range(10))
+        clock.broker.publish(Publication("t", b"100", 1))
+        assert await numbers(wire, 1) == [100]
+        clock.pass_time(2)
+        assert await numbers(wire, 10) == list(range(10, 20))
+        clock.pass_time(2)
+        clock.broker.publish(Publication("t", b"101", 1))
+        assert await numbers(wire, 6) == [*range(20, 25), 101]
+        clock.pass_time(2)
+        await silent(wire)
+        for number in range(30):
+            clock.broker.publish(Publication("t", b"%d" % number, 1))
+        assert await numbers(wire, 30) == list(range(30))
+
+    timed(scenario, rate_limits=True, database=Database(MEMORY, ""))
+
+
+def test_what_was_not_replayed_is_there_for_the_next_connection():
+    async def scenario(clock, port):
+        wire = await stored(clock, port, 15)
+        assert await numbers(wire, 10) == list(range(10))
+        clock.broker.publish(Publication("t", b"100", 1))
+        assert await numbers(wire, 1) == [100]
+        await gone(wire, clock.broker, "a")
+        clock.pass_time(2)
+        again = await join(port, "a", properties={p.SESSION_EXPIRY: 1000}, clean=False)
+        assert await numbers(again, 5) == list(range(10, 15))
+
+    timed(scenario, rate_limits=True)
+
+
+@pytest.mark.parametrize("options", [{"rate_limits": False}, {"profile": "standard", "rate_limits": True}])
+def test_without_rates_stored_messages_come_at_once(options):
+    async def scenario(clock, port):
+        assert await numbers(await stored(clock, port, 60), 60) == list(range(60))
+
+    timed(scenario, **options)
+
+
+def test_a_full_window_holds_live_messages_back_behind_the_stored():
+    async def scenario(clock, port):
+        wire = await stored(clock, port, 12)
+        first = [await wire.receive() for _ in range(2)]
+        assert [int(one.payload) for one in first] == [0, 1]
+        for number in range(100, 103):
+            clock.broker.publish(Publication("t", b"%d" % number, 1))
+        await silent(wire)
+        for one in first:
+            wire.send(Ack(p.PUBACK, one.packet_id))
+        assert await numbers(wire, 13 - 2) == [*range(2, 10), 100, 101, 102]
+        clock.pass_time(2)
+        assert await numbers(wire, 2) == [10, 11]
+
+    timed(scenario, rate_limits=True, limits=replace(AWS, send_window=2))
+
+
+def test_what_waited_for_a_share_group_comes_at_twenty_a_second():
+    async def scenario(clock, port):
+        absent = await join(port, "absent", V311, clean=False)
+        await listen(absent, "$share/g/t")
+        await gone(absent, clock.broker, "absent")
+        for number in range(50):
+            clock.broker.publish(Publication("t", b"%d" % number, 1))
+        wire = await join(port, "b")
+        await listen(wire, "$share/g/t")
+        assert await numbers(wire, 20) == list(range(20))
+        clock.pass_time(2)
+        assert await numbers(wire, 20) == list(range(20, 40))
+        clock.pass_time(2)
+        assert await numbers(wire, 10) == list(range(40, 50))
+
+    timed(scenario, rate_limits=True)
+
+
+def test_what_still_waits_for_a_share_group_goes_to_the_next_member():
+    async def scenario(clock, port):
+        absent = await join(port, "absent", V311, clean=False)
+        await listen(absent, "$share/g/t")
+        await gone(absent, clock.broker, "absent")
+        for number in range(30):
+            clock.broker.publish(Publication("t", b"%d" % number, 1))
+        first = await join(port, "first")
+        await listen(first, "$share/g/t")
+        assert await numbers(first, 20) == list(range(20))
+        await gone(first, clock.broker, "first")
+        clock.pass_time(2)
+        second = await join(port, "second")
+        await listen(second, "$share/g/t")
+        assert await numbers(second, 10) == list(range(20, 30))
+
+    timed(scenario, rate_limits=True)
