@@ -26,10 +26,10 @@ Identity = Callable[[Stack, str, Json], dict[str, Json]]
 Maker = Callable[["Rooms", Stack, str, dict[str, Json]], Awaitable[None]]
 
 REFUSED = {
-    "AWS::Events::Rule": "schedules and event buses do not reach local functions yet",
-    "AWS::Scheduler::Schedule": "schedules do not reach local functions yet",
+    "AWS::Events::Rule": "schedules and event buses do not reach local functions",
+    "AWS::Scheduler::Schedule": "schedules do not reach local functions",
     "AWS::ApiGateway::RestApi": "REST APIs are not emulated; an HttpApi is",
-    "AWS::Serverless::StateMachine": "state machines do not reach local functions yet",
+    "AWS::Serverless::StateMachine": "state machines do not reach local functions",
 }
 _FUNCTION_IN_URI = re.compile(r"functions/(arn:[^/]+)/invocations")
 
@@ -59,11 +59,11 @@ class Provisioner:
     def refusal(self, resource_type: str, properties: Mapping[str, Json]) -> str:
         """Why a type can't be had here, or an empty text."""
         if resource_type == "AWS::SNS::Subscription" and properties.get("Protocol") == "lambda":
-            return "topics do not reach local functions yet"
+            return "topics do not reach local functions"
         if resource_type == "AWS::S3::Bucket" and "LambdaConfigurations" in str(
             properties.get("NotificationConfiguration")
         ):
-            return "bucket notifications do not reach local functions yet"
+            return "bucket notifications do not reach local functions"
         owned = ("AWS::IoT::", "AWS::Lambda::", "AWS::ApiGateway", "AWS::CloudFront::", "AWS::GreengrassV2::")
         if resource_type.startswith(owned):
             return REFUSED.get(resource_type, "not emulated")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from foreshore.cloud.backend import Backend
 from foreshore.cloud.routing import Target, route
+from foreshore.cloud.unreached import SERVICES, unreached
 from foreshore.errors import AwsError, NotEmulated
 from foreshore.http import Request, Response, Server, text_response
 from foreshore.seams import EmitLog, LogLine
@@ -82,6 +83,10 @@ class Endpoint:
             raise NotEmulated(self.refused[service])
         if self.backend is None:
             raise NotEmulated(f"the service {service or 'of this request'} without a backend", "Start without --only.")
+        if service in SERVICES:
+            asked = unreached(service, request)
+            if asked:
+                raise NotEmulated(asked)
         return self.backend.forward(request)
 
     def _note_region(self, service: str, region: str) -> None:

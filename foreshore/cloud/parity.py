@@ -30,9 +30,9 @@ ROWS: list[tuple[str, str, str]] = [
         "without it (file systems, images, tenants of functions, WebSocket APIs)",
     ),
     (
-        "AWS::Events::Rule, AWS::Scheduler::Schedule, SNS and S3 notifications to a function",
+        "EventBridge rules and schedules, SNS and S3 notifications, log subscriptions, secret rotation to a function",
         "no",
-        "refused when a template has them",
+        "refused when a template or a request has them",
     ),
     ("API Gateway control plane (apigateway, apigatewayv2)", "no", "NotEmulated; HttpApi in a template works"),
     (

@@ -42,7 +42,7 @@ class Version:
 
 @dataclass(slots=True)
 class Function:
-    """One function with everything that belongs to it. `qualified` settings are kept by qualifier."""
+    """One function with everything that belongs to it. Settings that have a qualifier are kept by it."""
 
     name: str
     latest: Version

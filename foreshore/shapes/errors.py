@@ -1,4 +1,4 @@
-"""Shape an AwsError for a client whose service model is not at hand: JSON, query/XML or REST-XML, by the request. Pure.
+"""Shape an AwsError for a client whose service model is not at hand: JSON, query or REST-XML, by the request. Pure.
 
 Source: botocore/smithy protocol documents (awsJson1_0, restJson1, awsQuery, restXml): where each looks for the code.
 """
@@ -24,6 +24,12 @@ def error_response(error: AwsError, request: Request) -> Response:
             f"<Message>{escape(error.message)}</Message></Error><RequestId>foreshore</RequestId></ErrorResponse>"
         )
         return Response(error.status, [(b"Content-Type", b"text/xml")], body.encode())
+    if "/s3/aws4_request" in request.header("authorization") or "%2Fs3%2Faws4_request" in request.query_string:
+        body = (
+            f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{escape(error.code)}</Code>'
+            f"<Message>{escape(error.message)}</Message><RequestId>foreshore</RequestId></Error>"
+        )
+        return Response(error.status, [(b"Content-Type", b"application/xml")], body.encode())
     members = {
         "__type": error.code,
         "code": error.code,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from foreshore.app import Options
 from foreshore.cloud.backend import Backend
@@ -156,6 +157,35 @@ def test_a_refused_service_says_so_in_aws_shape(tmp_path):
             await asyncio.to_thread(apis.get_apis)
         assert caught.value.response["Error"]["Code"] == "NotEmulated"
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+
+    with_edge(tmp_path, body)
+
+
+def test_what_would_reach_no_function_is_refused(tmp_path):
+    function = "arn:aws:lambda:us-east-1:000000000000:function:f"
+    queue = "arn:aws:sqs:us-east-1:000000000000:q"
+
+    async def body(backend, endpoint, port, lines):
+        def refused(call, **arguments):
+            with pytest.raises(ClientError) as caught:
+                call(**arguments)
+            assert caught.value.response["Error"]["Code"] == "NotEmulated", arguments
+
+        def work():
+            sns, s3, events = client("sns", port), client("s3", port), client("events", port)
+            topic = sns.create_topic(Name="t")["TopicArn"]
+            refused(sns.subscribe, TopicArn=topic, Protocol="lambda", Endpoint=function)
+            sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+            s3.create_bucket(Bucket="bucket")
+            to_function = [{"LambdaFunctionArn": function, "Events": ["s3:ObjectCreated:*"]}]
+            settings = {"LambdaFunctionConfigurations": to_function}
+            refused(s3.put_bucket_notification_configuration, Bucket="bucket", NotificationConfiguration=settings)
+            s3.put_object(Bucket="bucket", Key="notification", Body=function.encode())
+            events.put_rule(Name="r", ScheduleExpression="rate(1 minute)")
+            refused(events.put_targets, Rule="r", Targets=[{"Id": "1", "Arn": function}])
+            events.put_targets(Rule="r", Targets=[{"Id": "1", "Arn": queue}])
+
+        await asyncio.to_thread(work)
 
     with_edge(tmp_path, body)
 
