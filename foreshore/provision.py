@@ -31,6 +31,15 @@ REFUSED = {
     "AWS::ApiGateway::RestApi": "REST APIs are not emulated; an HttpApi is",
     "AWS::Serverless::StateMachine": "state machines do not reach local functions",
 }
+# (property, what its value holds when a function is meant, what would call it), of types that the backend makes.
+_TRIGGERS = {
+    "AWS::Cognito::UserPool": ("LambdaConfig", "", "triggers of user pools"),
+    "AWS::KinesisFirehose::DeliveryStream": ("ExtendedS3DestinationConfiguration", "'Lambda'", "transformations"),
+    "AWS::S3::Bucket": ("NotificationConfiguration", "LambdaConfigurations", "bucket notifications"),
+    "AWS::SNS::Subscription": ("Protocol", "lambda", "topics"),
+    "AWS::SNS::Topic": ("Subscription", "'lambda'", "topics"),
+    "AWS::SecretsManager::RotationSchedule": ("RotationLambdaARN", "", "rotations of secrets"),
+}
 _FUNCTION_IN_URI = re.compile(r"functions/(arn:[^/]+)/invocations")
 
 
@@ -58,12 +67,9 @@ class Provisioner:
 
     def refusal(self, resource_type: str, properties: Mapping[str, Json]) -> str:
         """Why a type can't be had here, or an empty text."""
-        if resource_type == "AWS::SNS::Subscription" and properties.get("Protocol") == "lambda":
-            return "topics do not reach local functions"
-        if resource_type == "AWS::S3::Bucket" and "LambdaConfigurations" in str(
-            properties.get("NotificationConfiguration")
-        ):
-            return "bucket notifications do not reach local functions"
+        name, words, why = _TRIGGERS.get(resource_type, ("", "", ""))
+        if name and properties.get(name) and words in str(properties[name]):
+            return f"{why} do not reach local functions"
         owned = ("AWS::IoT::", "AWS::Lambda::", "AWS::ApiGateway", "AWS::CloudFront::", "AWS::GreengrassV2::")
         if resource_type.startswith(owned):
             return REFUSED.get(resource_type, "not emulated")

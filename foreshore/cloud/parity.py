@@ -30,7 +30,8 @@ ROWS: list[tuple[str, str, str]] = [
         "without it (file systems, images, tenants of functions, WebSocket APIs)",
     ),
     (
-        "EventBridge rules and schedules, SNS and S3 notifications, log subscriptions, secret rotation to a function",
+        "EventBridge rules and schedules, SNS and S3 notifications, log subscriptions, secret rotation, "
+        "user pool triggers, Firehose transformations to a function",
         "no",
         "refused when a template or a request has them",
     ),

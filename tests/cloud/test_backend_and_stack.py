@@ -161,6 +161,29 @@ def test_a_refused_service_says_so_in_aws_shape(tmp_path):
     with_edge(tmp_path, body)
 
 
+@pytest.mark.parametrize(
+    ("kind", "properties", "is_refused"),
+    [
+        ("AWS::SNS::Subscription", {"Protocol": "lambda"}, True),
+        ("AWS::SNS::Subscription", {"Protocol": "sqs"}, False),
+        ("AWS::SNS::Topic", {"Subscription": [{"Protocol": "lambda", "Endpoint": {"Fn::GetAtt": ["F", "Arn"]}}]}, True),
+        ("AWS::SNS::Topic", {"TopicName": "lambda"}, False),
+        ("AWS::S3::Bucket", {"NotificationConfiguration": {"LambdaConfigurations": [{}]}}, True),
+        ("AWS::S3::Bucket", {"NotificationConfiguration": {"QueueConfigurations": [{}]}}, False),
+        ("AWS::Cognito::UserPool", {"LambdaConfig": {"PreSignUp": "arn"}}, True),
+        ("AWS::SecretsManager::RotationSchedule", {"RotationLambdaARN": "arn"}, True),
+        (
+            "AWS::KinesisFirehose::DeliveryStream",
+            {"ExtendedS3DestinationConfiguration": {"ProcessingConfiguration": {"Processors": [{"Type": "Lambda"}]}}},
+            True,
+        ),
+    ],
+)
+def test_types_of_the_backend_that_would_call_a_function(kind, properties, is_refused):
+    why = Provisioner(Rooms(None, None)).refusal(kind, properties)
+    assert why.endswith("do not reach local functions") if is_refused else why == ""
+
+
 def test_what_would_reach_no_function_is_refused(tmp_path):
     function = "arn:aws:lambda:us-east-1:000000000000:function:f"
     queue = "arn:aws:sqs:us-east-1:000000000000:q"
