@@ -49,6 +49,7 @@ class Edge(Core):
     def __init__(self, profile, access):
         self.made = 0
         self.undecided = []
+        self.tired = []
         super().__init__(
             PROFILES[profile], access, SilentObserver(), None, None, rate_limits=False,
             wall_ns=lambda: int((1e9 + self.now) * 1e9), new_ids=self.next_ids, choose=lambda members: members[0],
@@ -76,6 +77,14 @@ class Edge(Core):
         while self.undecided:
             self.undecided.pop()(ConnectDecision(True))
             self.flush()
+
+    def call_on(self, connection):
+        self.tired.append(connection)
+
+    def flush(self):
+        while self.tired:
+            self.tired.pop().go_on()
+        super().flush()
 
     def read_clock(self):
         """Time stands still here."""

@@ -85,19 +85,19 @@ class Core(Deliveries):
             self.decided(connection, packet, decision)
         else:
             connection.state = CHECKING
+            connection.waiting = True
             connection.link.pause_reading()
             self.defer(decision, lambda answer: self._decided_later(connection, packet, answer))
 
     def _decided_later(self, connection: Connection, packet: codec.Connect, decision: ConnectDecision) -> None:
         if connection.state != CHECKING:
             return
-        connection.link.resume_reading()
         self.decided(connection, packet, decision)
-        connection.needed = 0
-        connection.feed(b"")
+        connection.go_on()
         self.wake()
 
     def _may_connect_now(self, client_id: str) -> bool:
+        self.read_clock()
         last = self._last_connect.get(client_id)
         if last is not None and self.now - last < self.limits.connect_interval:
             return False
@@ -503,8 +503,8 @@ class Core(Deliveries):
         """Wait for an access decision, then call back; a failure of it counts as a refusal."""
 
     @abc.abstractmethod
-    def read_clock(self) -> None:
-        """Set `now` to the present; between the timers' steps it may be behind by one."""
+    def call_on(self, connection: Connection) -> None:
+        """Call the connection's `go_on` when others had their turn."""
 
     @abc.abstractmethod
     def delay_reading(self, connection: Connection) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_CACHED_TOPICS = 512
 MAX_UNREAD_ANSWERS = 10_000
+MAX_WORK_A_TURN = 64
+"""Filters, topics not met before and retained messages of one client that are handled before others have their turn."""
 CONNECT_TIMEOUT_S = 10.0
 FOREVER = float("inf")
 NO_ALIASES: dict[bytes, int] = {}
@@ -51,14 +53,15 @@ class Connection:
     `plain` is true when the router's short way may append to `out` without looking: nothing paused, no packet limit,
     no trace property wanted. `routes` caches, by topic bytes, the decision to allow a publish and its route. It is
     closed after `silence` seconds in which nothing was `heard`, or since it was opened when no CONNECT came. `ended`
-    is AWS's reason for its end, "" before.
+    is AWS's reason for its end, "" before. While it is `waiting` (for access to decide, or for its next turn) what
+    comes is kept; `work` counts what it did in this turn; `held` is true while AWS's quota on bytes stops its reading.
     """
 
     __slots__ = (
-        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "ended", "heard", "info",
-        "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain", "problem_info",
-        "published", "rate_second", "replay_left", "routes", "session", "silence", "span_attributes", "state",
-        "version", "wanted_trace", "window",
+        "alias_limit", "aliases", "aliases_out", "bytes_in", "chunk_bytes", "chunks", "core", "ended", "heard", "held",
+        "info", "keep_alive", "link", "max_out", "needed", "out", "out_bytes", "paused", "peer", "plain",
+        "problem_info", "published", "rate_second", "replay_left", "routes", "session", "silence", "span_attributes",
+        "state", "version", "waiting", "wanted_trace", "window", "work",
     )  # fmt: skip
 
     def __init__(self, core: Core, link: Link, peer: ConnectRequest) -> None:
@@ -93,6 +96,9 @@ class Connection:
         self.span_attributes: dict[str, object] | None = None
         self.problem_info = True
         self.ended = ""
+        self.held = False
+        self.waiting = False
+        self.work = 0
 
     # Bytes in
 
@@ -111,7 +117,7 @@ class Connection:
         limit = self.core.limits.max_packet
         try:
             while end - at >= 2 and self.state != CLOSED:
-                if self.state == CHECKING:
+                if self.waiting:
                     stop = 0
                     break
                 length = data[at + 1]
@@ -142,6 +148,38 @@ class Connection:
             self.chunk_bytes = len(rest)
             self.needed = max(stop - at, self.chunk_bytes + 1)
 
+    def works(self, amount: int) -> None:
+        """Costly work was done: at some point others have their turn first, and what else came waits."""
+        self.work += amount
+        if self.work >= MAX_WORK_A_TURN:
+            self.pass_turn()
+
+    def pass_turn(self) -> None:
+        """Read and handle nothing more until the shell calls `go_on`."""
+        self.work = 0
+        if self.state == OPEN and not self.waiting:
+            self.waiting = True
+            self.link.pause_reading()
+            self.core.call_on(self)
+
+    def go_on(self) -> None:
+        """The next turn."""
+        self.waiting = False
+        if self.state == OPEN:
+            self.needed = 0
+            self.feed(b"")
+        self.read_on()
+
+    def release(self) -> None:
+        """The time of a throttled client has come."""
+        self.held = False
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read again, unless there is another reason not to."""
+        if not (self.waiting or self.held or (self.paused and len(self.out) > MAX_UNREAD_ANSWERS)):
+            self.link.resume_reading()
+
     def _on_packet(self, first: int, data: bytes, start: int, stop: int) -> None:
         kind = first >> 4
         if self.state == NEW:
@@ -163,8 +201,10 @@ class Connection:
         match packet:
             case codec.Subscribe():
                 self.core.on_subscribe(self, packet)
+                self.works(len(packet.requests))
             case codec.Unsubscribe():
                 self.core.on_unsubscribe(self, packet)
+                self.works(len(packet.filters))
             case Disconnect():
                 self.core.on_disconnect(self, packet)
             case Ack() if self.core.limits.max_qos == 2 and kind in (p.PUBREC, p.PUBREL, p.PUBCOMP):
@@ -306,6 +346,7 @@ class Connection:
         """Decide on a topic not decided yet, or on a retained publish; answer a refusal and give None."""
         core, session = self.core, self.session
         assert session is not None
+        self.works(1)
         try:
             topic = raw.decode()
         except UnicodeDecodeError as error:
@@ -503,7 +544,7 @@ class Connection:
         """The socket takes bytes again."""
         self.paused = False
         self.out_bytes = 0
-        self.link.resume_reading()
+        self.read_on()
         self.plain = not (self.max_out or self.wanted_trace or self.alias_limit)
         if self.out:
             self.core.dirty.append(self)

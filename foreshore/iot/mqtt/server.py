@@ -170,6 +170,8 @@ class SocketLink(_Link, asyncio.BufferedProtocol):
         connection = self.connection
         broker.moderation.count(connection.heard != broker.now)
         connection.feed(data)
+        if nbytes == BUFFER_SIZE:
+            connection.pass_turn()  # More is there: libuv would go on reading, up to 32 times.
         if (broker.dirty or broker.moderation.is_on) and not broker.is_awake:
             broker.wake()
 
@@ -233,9 +235,13 @@ class WebSocketLink(_Link, asyncio.Protocol):
             return
         for answer in answers:
             self.transport.write(answer)
+        if answers and self.connection.paused:
+            self.pause_reading()  # It sends pings without reading our pongs.
         if mqtt:
             self._broker.moderation.count(self.connection.heard != self._broker.now)
             self.connection.feed(mqtt)
+        if len(data) >= BUFFER_SIZE:
+            self.connection.pass_turn()
         if self._frames.closed:
             self._broker.on_websocket_close(self.connection)
             self.close()
@@ -533,9 +539,17 @@ class Broker(Core):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def call_on(self, connection: Connection) -> None:
+        asyncio.get_running_loop().call_soon(self._call_on, connection)
+
+    def _call_on(self, connection: Connection) -> None:
+        connection.go_on()
+        self.wake()
+
     def delay_reading(self, connection: Connection) -> None:
         connection.link.pause_reading()
-        self.wheel.add(self.now + 1.0, connection.link.resume_reading)
+        connection.held = True
+        self.wheel.add(self.now + 1.0, connection.release)
 
     def failed(self, what: str, error: Exception) -> None:
         asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error})

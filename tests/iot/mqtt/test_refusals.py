@@ -189,3 +189,52 @@ def test_a_subscriber_that_never_reads_is_bounded_and_stops_nobody():
             assert (await sender.receive()).packet_id == index
 
     serve(scenario)
+
+
+def test_one_clients_flood_of_subscriptions_waits_for_the_others_turns():
+    """Eight filters at a time, and topics that are new each: all are answered, in order, and others in between."""
+    count = 300
+    filters = [codec.Request(f"f/{number}", 0) for number in range(8)]
+
+    async def scenario(broker, port):
+        flood, other = await Wire.open(port, "flood"), await Wire.open(port, "other")
+        for wire in (flood, other):
+            await wire.receive()
+        packets = [codec.Subscribe(number, filters) for number in range(1, count)]
+        packets += [codec.Publish(f"t/{number}", b"", 1, packet_id=number) for number in range(count, 2 * count)]
+        flood.send(b"".join(codec.encode(packet, V5) for packet in packets))
+        other.send(codec.PINGREQ_BYTES)
+        await other.receive()
+        assert len(flood.reader._buffer) < 4 * count  # Most answers are still to come.
+        for number in range(1, 2 * count):
+            assert (await flood.receive()).packet_id == number
+
+    serve(scenario)
+
+
+def test_pings_of_a_websocket_that_reads_no_pongs_are_bounded():
+    async def scenario(broker, port):
+        loop = asyncio.get_running_loop()
+        client = socket.socket()
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        with client:
+            await loop.sock_sendall(
+                client,
+                b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            )
+            assert (await loop.sock_recv(client, 12)) == b"HTTP/1.1 101"
+            pings = (b"\x89\xfd" + bytes(4) + bytes(125)) * 1000
+            taken = refused = 0
+            while refused < 200 and taken < 50_000_000:
+                try:
+                    taken += client.send(pings)
+                    refused = 0
+                except BlockingIOError:
+                    refused += 1
+                await asyncio.sleep(0)
+            assert taken < 50_000_000
+
+    serve(scenario)

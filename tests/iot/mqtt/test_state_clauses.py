@@ -134,6 +134,26 @@ def test_nothing_ends_early_for_what_came_between_two_steps_of_the_clock(early):
     timed(scenario, profile="standard")
 
 
+@pytest.mark.parametrize("quota", ["connect", "retained"])
+def test_a_second_is_a_second_between_two_steps_of_the_clock(quota):
+    """The first falls on a step, the next just before another: 1.1 seconds, and three steps, later."""
+
+    async def scenario(clock, port):
+        codes = []
+        for _ in range(2):
+            if quota == "connect":
+                wire = await Wire.open(port, "a")
+                codes.append((await wire.receive()).reason)
+            else:
+                wire = await join(port, f"a{len(codes)}")
+                codes.append((await ask(wire, Publish("t", b"x", 1, True, packet_id=1))).reason)
+            clock.pass_time(0.9)
+            clock.now += 0.2
+        assert codes == [0, 0]
+
+    timed(scenario, rate_limits=True)
+
+
 # Wills (3.1.2.5, 3.1.3.2)
 
 END = {
