@@ -275,8 +275,8 @@ class Connection:
             route = found
         payload = data[at:stop]
         if (core.limits.max_payload and len(payload) > core.limits.max_payload) or (
-            len(encoded) > core.limits.max_content_type
-            and properties is not None
+            properties is not None
+            and len(encoded) > core.limits.max_content_type
             and properties_too_big(core.limits, properties)
         ):
             self.refuse_publish(qos, packet_id, reason.QUOTA_EXCEEDED, "CLIENT_ERROR")
