@@ -100,7 +100,9 @@ class BulkRegistration:
 
     def reports(self, params: Params, context: CallContext) -> Document:
         """ListThingRegistrationTaskReports: a URL of the results or of the errors, once there are any."""
-        task, kind = self._find(params["taskId"]), params["reportType"]
+        task, kind = self.kind.get(params["taskId"]), params["reportType"]
+        if task is None:
+            raise AwsError("InvalidRequestException", f"Task {params['taskId']} not found.", 400)
         key = task.get("reports", {}).get(kind)
         links = [self._files.presign("GET", S3Object(task["inputFileBucket"], key), REPORT_S)] if key else []
         return {**tokens(links, params, "resourceLinks"), "reportType": kind}

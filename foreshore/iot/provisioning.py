@@ -56,6 +56,10 @@ _SUBJECT = (
 )
 
 
+_OF_REGISTER_THING = {"InvalidRequestException", "ResourceConflictsException", "NotEmulated"}
+"""Refusals that RegisterThing gives as they are."""
+
+
 class Provisioning:
     """Provisioning of one account. `spawn` runs a coroutine on the loop; `invoke` is Lambda, or None without it."""
 
@@ -271,9 +275,14 @@ class Provisioning:
     # Provisioning
 
     def register_thing(self, params: Params, context: CallContext) -> Document:
-        """RegisterThing of the control plane."""
+        """RegisterThing of the control plane: what a resource of the template is refused for fails the registration."""
         resolved = resolve(params["templateBody"], params.get("parameters") or {})
-        arns = self._provisioner.provision(resolved)
+        try:
+            arns = self._provisioner.provision(resolved)
+        except AwsError as error:
+            if error.code in _OF_REGISTER_THING:
+                raise
+            raise AwsError("ResourceRegistrationFailureException", error.message, 400) from error
         identifier = _last(arns.get(resolved.certificate.logical_id)) if resolved.certificate else None
         pem = self._certificates.find(identifier)["certificatePem"] if identifier else None
         return {"certificatePem": pem, "resourceArns": arns}

@@ -471,6 +471,7 @@ def test_rules_and_destinations(edge):
     assert iot.get_topic_rule_destination(arn=made["arn"])["topicRuleDestination"]["arn"] == made["arn"]
     assert len(iot.list_topic_rule_destinations()["destinationSummaries"]) == 1
     iot.delete_topic_rule_destination(arn=made["arn"])
+    assert code_of(iot.get_topic_rule_destination, arn=made["arn"]) == "UnauthorizedException"
 
 
 def test_what_is_not_emulated_says_so(edge):

@@ -201,6 +201,9 @@ def test_register_thing_and_versions(edge):
     assert iot.list_thing_principals(thingName="pump_3")["principals"] == [answer["resourceArns"]["cert"]]
     with pytest.raises(iot.exceptions.InvalidRequestException):
         iot.register_thing(templateBody=json.dumps(body), parameters={})
+    missing = {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", "ThingTypeName": "none"}}
+    with pytest.raises(iot.exceptions.ResourceRegistrationFailureException, match="Thing type none not found"):
+        iot.register_thing(templateBody=json.dumps({"Resources": {"thing": missing}}), parameters={})
     for wrong in ({"AttributePayload": {"a": 1}}, {"ThingGroups": "x"}, {"ThingName": "a b"}):
         thing = {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "t", **wrong}}
         with pytest.raises(iot.exceptions.InvalidRequestException):

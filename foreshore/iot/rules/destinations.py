@@ -80,10 +80,10 @@ class Destinations:
         return made
 
     def get(self, arn: str) -> Destination:
-        """Raises AwsError (ResourceNotFoundException)."""
+        """Raises AwsError (UnauthorizedException, as AWS calls one that is not there)."""
         found = self._all.get(arn)
         if found is None:
-            raise AwsError("ResourceNotFoundException", f"Destination {arn} was not found.", 404)
+            raise AwsError("UnauthorizedException", f"Access to TopicRuleDestination '{arn}' was denied", 401)
         return found
 
     def all(self) -> list[Destination]:

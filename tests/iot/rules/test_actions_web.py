@@ -103,7 +103,7 @@ def test_http_needs_a_confirmed_destination() -> None:
         restored.restore(engine.destinations.export())
         assert restored.get(destination.arn).status == "DISABLED"
         engine.destinations.delete(destination.arn)
-        with pytest.raises(AwsError, match="not found"):
+        with pytest.raises(AwsError, match="was denied"):
             engine.destinations.get(destination.arn)
 
     drive(work)
