@@ -145,7 +145,9 @@ class ThingGroups:
         """CreateThingGroup."""
         parent = params.get("parentGroupName")
         if parent is not None:
-            above = self.find(parent)
+            above = self.kind.get(parent)
+            if above is None:
+                raise AwsError("InvalidRequestException", f"The parent thing group {parent} does not exist.", 400)
             if "queryString" in above:
                 raise AwsError("InvalidRequestException", "A dynamic group can't be a parent.", 400)
             if len(self.parents_of(parent)) + 2 > MAX_DEPTH:

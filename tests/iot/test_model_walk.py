@@ -109,6 +109,25 @@ def test_every_operation_is_emulated_or_says_that_it_is_not(services, name, oper
         assert json.loads(response.body)
 
 
+@pytest.mark.parametrize(("name", "operation"), OPERATIONS)
+def test_members_of_the_wrong_kind_are_refused_as_the_operation_declares(services, name, operation):
+    edge, found = services
+    service, model = found[name], MODELS[name]
+    declared = model.operations[operation]
+    shape = model.shapes[declared.input] if declared.input else {"members": {}}
+    if operation in service.not_emulated() or shape.get("payload"):
+        return
+    request = request_of(model, declared)
+    body = json.loads(request.body or b"{}")
+    for member, traits in shape["members"].items():
+        for wrong in () if traits.get("location") else (1, "x", [], {"a": 1}, 10**20, "\0"):
+            content = json.dumps({**body, traits.get("locationName", member): wrong}).encode()
+            response = edge.run(service.handle(Request(request.method, request.target, request.headers, content)))
+            code = response.header("x-amzn-errortype")
+            known = (*declared.errors, "SerializationException", "NotEmulated")
+            assert response.status < 400 or code in known, (member, wrong, response.body)
+
+
 def test_what_is_not_emulated_stands_in_the_parity_table(services):
     _, found = services
     words = {
