@@ -204,6 +204,6 @@ def for_its_publisher(subscription: Subscription) -> Subscription | None:
 
 
 def identifiers(subscription: Subscription) -> tuple[int, ...]:
-    """The subscription identifiers that go with a delivery [MQTT-3.3.4-4]."""
+    """The subscription identifiers that go with a delivery, in rising order; it has no meaning [MQTT-3.3.4-4]."""
     parts = subscription.parts if isinstance(subscription, Overlap) else [subscription]
-    return tuple(part.identifier for part in parts if part.identifier)
+    return tuple(sorted(part.identifier for part in parts if part.identifier))
