@@ -197,7 +197,7 @@ class Certificates:
             raise AwsError("ResourceAlreadyExistsException", text, 409, extra)
 
     def update(self, params: Params, context: CallContext | None) -> None:
-        """UpdateCertificate. A REVOKED certificate stays revoked; a transfer's states can't be set by hand."""
+        """UpdateCertificate; a transfer's states can't be set by hand."""
         document = self.find(params["certificateId"])
         status = params["newStatus"]
         if status in ("PENDING_TRANSFER", "PENDING_ACTIVATION", "REGISTER_INACTIVE"):

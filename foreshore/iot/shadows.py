@@ -24,6 +24,10 @@ ACTIONS = ("get", "update", "delete")
 FILTERS = tuple(f"$aws/things/+/shadow/{each}{action}" for each in ("", "name/+/") for action in ACTIONS)
 
 
+VERSION_KEPT_S = 48 * 3600
+"""How long a deleted shadow's version goes on in one that is made anew."""
+
+
 class Bus(Protocol):
     """What of the broker the shadow service uses."""
 
@@ -120,9 +124,18 @@ class Shadows:
     def _get(self, thing: str, name: str, token: str | None) -> dict[str, Json]:
         return shown(self._existing(thing, name), int(self._clock()), token)
 
+    def _kept(self, key: str) -> dict[str, Json] | None:
+        """The document, or the version that a deleted one had within the last 48 hours ("Interacting with shadows")."""
+        kept = self._store.get(key)
+        if kept is None or "state" in kept:
+            return kept
+        if self._clock() - kept.get("deletedAt", self._clock()) > VERSION_KEPT_S:
+            return None
+        return {"version": kept["version"]}
+
     def _update(self, thing: str, name: str, payload: bytes, traceparent: str | None) -> dict[str, Json]:
         key = f"{thing}/{name}"
-        result = update(self._store.get(key), parse(payload), int(self._clock()))
+        result = update(self._kept(key), parse(payload), int(self._clock()))
         self._store.put(key, result.document)
         self._names.setdefault(thing, set()).add(name)
         topic = _topic(thing, name, "update")
@@ -134,7 +147,7 @@ class Shadows:
 
     def _delete(self, thing: str, name: str, token: str | None) -> dict[str, Json]:
         version = self._existing(thing, name)["version"]
-        self._store.put(f"{thing}/{name}", {"version": version})
+        self._store.put(f"{thing}/{name}", {"version": version, "deletedAt": int(self._clock())})
         self._names.get(thing, set()).discard(name)
         answer = {"version": version, "timestamp": int(self._clock())}
         if token:

@@ -1,11 +1,17 @@
 """Shadow documents: AWS's documented flows, its error texts, and properties of merge and delta."""
 
+import json
+
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreshore.database import MEMORY
 from foreshore.iot.shadow_documents import ShadowError, delta, parse, shown, token_of, update
+from foreshore.iot.shadows import Shadows
+from foreshore.iot.store import Kind, open_database
+from foreshore.seams import Publication
 
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3)
 VALUES = st.recursive(
@@ -161,3 +167,39 @@ def test_the_end_of_a_c_string_does_not_spoil_the_document():
     assert parse(b'{"state": {"desired": {"powerOn": 1}}}\0') == {"state": {"desired": {"powerOn": 1}}}
     with pytest.raises(ShadowError, match="Invalid JSON"):
         parse(b'{"state": \0{}}')
+
+
+class Bench:
+    """Shadows over a memory store with a clock of the test's; what is published is kept."""
+
+    def __init__(self):
+        self.now, self.sent = 1_000_000, []
+        store = Kind(open_database(MEMORY), "shadow")
+        self.shadows = Shadows(self, store, lambda: self.now)
+
+    def publish(self, publication):
+        self.sent.append((publication.topic, json.loads(publication.payload)))
+
+    def add_listener(self, filter, callback):
+        return None
+
+    def update(self):
+        return json.loads(self.shadows.update("t", "", b'{"state":{"reported":{"a":1}}}'))["version"]
+
+
+@pytest.mark.parametrize(("hours", "version"), [(0, 3), (48, 3), (49, 1)])
+def test_a_deleted_shadows_version_goes_on_for_two_days(hours, version):
+    bench = Bench()
+    assert [bench.update(), bench.update()] == [1, 2]
+    assert json.loads(bench.shadows.delete("t", "")) == {"version": 2, "timestamp": bench.now}
+    bench.now += hours * 3600
+    assert bench.update() == version
+
+
+def test_what_a_delete_request_holds_is_ignored():
+    bench = Bench()
+    for payload, token in ((b"rubbish", None), (b"", None), (b'{"clientToken":"c"}', "c")):
+        bench.update()
+        bench.shadows._on_request(Publication("$aws/things/t/shadow/delete", payload))
+        topic, answer = bench.sent[-1]
+        assert (topic, answer.get("clientToken")) == ("$aws/things/t/shadow/delete/accepted", token)
