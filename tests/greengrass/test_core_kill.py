@@ -133,7 +133,7 @@ def test_kill_9_of_core_and_host_loses_nothing_confirmed(tmp_path):
     environment = {"TOLD": str(tmp_path / "told"), "ENOUGH": str(tmp_path / "enough"), "GO": str(tmp_path / "go")}
     subscriber = Subscriber()
     for kills in range(2):
-        edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass", env=environment)
+        edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass", "--no-rate-limits", env=environment)
         client = subscriber.connect(edge)
         (tmp_path / "go").touch()
         appended = (tmp_path / f"appended{kills}").open("wb")
@@ -156,7 +156,7 @@ def test_kill_9_of_core_and_host_loses_nothing_confirmed(tmp_path):
         appender.wait()
         appended.close()
     (tmp_path / "enough").touch()
-    edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass", env=environment)
+    edge = start(tmp_path, tmp_path / "home", "--only", "iot,greengrass", "--no-rate-limits", env=environment)
     try:
         client = subscriber.connect(edge)
         confirmed = told(tmp_path)
