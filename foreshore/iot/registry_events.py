@@ -124,7 +124,7 @@ class RegistryEvents:
         self._send(topic, "THING_GROUP_HIERARCHY_EVENT", members)
 
     def membership(self, operation: str, group: Document, thing: Document) -> None:
-        """A thing was ADDED to a static group or REMOVED from it."""
+        """A thing was ADDED to a group or REMOVED from it."""
         if not self._settings.events_on("THING_GROUP_MEMBERSHIP"):
             return
         group_name, name = group["thingGroupName"], thing["thingName"]

@@ -37,6 +37,7 @@ from foreshore.iot.credentials import CredentialProvider, RoleAliases
 from foreshore.iot.data_plane import DataPlane
 from foreshore.iot.defender_reports import DefenderReports
 from foreshore.iot.device_server import ALPN, DeviceServer, limited, named
+from foreshore.iot.dynamic_members import DynamicMembers
 from foreshore.iot.groups import BillingGroups, ThingGroups
 from foreshore.iot.https import DeviceHttps, refusal
 from foreshore.iot.indexing import FleetIndex
@@ -134,6 +135,10 @@ class IotCore:
         self.access = PolicyAccess(self.certificates, self.policies, self.registry, self.arns)
         self.index = FleetIndex(ground, self.registry, lambda: self.presence)
         self.groups = self.index.groups = ThingGroups(ground, self.tags, self.registry, self.index.thing)
+        wanted = "THING_GROUP_MEMBERSHIP"
+        self.dynamic_members = DynamicMembers(
+            self.groups, self.registry, lambda: self.settings.events_on(wanted), time.monotonic
+        )
         self.billing_groups = BillingGroups(ground, self.tags, self.registry)
         self.policies.groups_of = self.groups.all_of
         self.policies.parents_of = self.groups.parents_of
@@ -339,6 +344,7 @@ class IotCore:
         self.rollouts.tick()
         self.commands.tick()
         self.provisioning.tick()
+        self.dynamic_members.tick()
         self._ticking = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     async def stop(self) -> None:

@@ -75,3 +75,35 @@ def test_every_event_is_what_powertools_reads(edge, heard):
 def test_events_are_off_until_they_are_switched_on(edge, heard):
     touch_everything(edge.client())
     assert heard == []
+
+
+def test_things_come_into_dynamic_groups_and_leave_them(edge, heard):
+    iot = edge.client()
+
+    async def look():
+        edge.iot.dynamic_members._rest = 0.0
+        edge.iot.dynamic_members.tick()
+
+    def floor(name, number):
+        iot.update_thing(thingName=name, attributePayload={"attributes": {"floor": str(number)}})
+
+    iot.update_indexing_configuration(thingIndexingConfiguration={"thingIndexingMode": "REGISTRY"})
+    iot.create_dynamic_thing_group(thingGroupName="before", queryString="attributes.floor:1")
+    for name in ("a", "b"):
+        iot.create_thing(thingName=name)
+    floor("a", 1)
+    edge.run(look())
+    iot.update_event_configurations(eventConfigurations={"THING_GROUP_MEMBERSHIP": {"Enabled": True}})
+    edge.run(look())
+    assert heard == []
+    iot.create_dynamic_thing_group(thingGroupName="after", queryString="attributes.floor:1")
+    floor("b", 1)
+    edge.run(look())
+    floor("a", 2)
+    edge.run(look())
+    topics = [topic.removeprefix("$aws/events/thingGroupMembership/thingGroup/") for topic, _ in heard]
+    assert topics == [
+        "after/thing/a/added", "after/thing/b/added", "before/thing/b/added", "after/thing/a/removed",
+        "before/thing/a/removed",
+    ]  # fmt: skip
+    models.IoTCoreAddOrRemoveFromThingGroupEvent.model_validate(heard[0][1])
