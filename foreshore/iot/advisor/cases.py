@@ -147,11 +147,15 @@ def _attempts(scene: Scene, count: int, *, drop: bool, into: list[float]) -> Ste
         into.append(opened.at - ended.at)
 
 
-def _settled(scene: Scene) -> Steps:
-    """One connection that succeeds and is cut: whatever backoff the device was in begins anew."""
+def _settled(scene: Scene, into: list[float] | None = None) -> Steps:
+    """One connection that succeeds and is cut: whatever backoff the device was in begins anew. With `into` the device
+    is awaited, and its delay put there."""
     yield from _connected(scene)
     scene.orders.drop()
-    yield from _closed(scene, "notice that it was disconnected")
+    ended = yield from _closed(scene, "notice that it was disconnected")
+    if into is not None:
+        opened = yield from scene.wait("reconnect", lambda event: event.kind == "open")
+        into.append(opened.at - ended.at)
 
 
 def _judge(scene: Scene, delays: list[float], *, jitter: bool) -> None:
@@ -191,6 +195,14 @@ def reconnect_backoff(scene: Scene) -> Steps:
     yield from _settled(scene)
     delays: list[float] = []
     yield from _attempts(scene, count, drop=True, into=delays)
+    _judge(scene, delays, jitter=True)
+
+
+def reconnect_unstable(scene: Scene) -> Steps:
+    """Every connection succeeds and is cut: a CONNACK alone must not make the device forget its backoff."""
+    delays: list[float] = []
+    for _ in range(int(scene.option("RECONNECTION_ATTEMPTS", "5"))):
+        yield from _settled(scene, into=delays)
     _judge(scene, delays, jitter=True)
 
 
@@ -550,6 +562,9 @@ CASES: dict[str, Case] = {
     ),
     "MQTT_Reconnect_Backoff_Retries_On_Server_Disconnect": Case(
         "Disconnected again and again, the device backs off with jitter.", reconnect_backoff
+    ),
+    "MQTT_Reconnect_Backoff_Retries_On_Unstable_Connection": Case(
+        "Connected and disconnected again and again, the device backs off with jitter.", reconnect_unstable
     ),
     "MQTT_Publish": Case("The device publishes.", mqtt_publish),
     "MQTT_Publish_Retry_No_Puback": Case("Without PUBACK the device publishes again.", publish_retry),

@@ -145,6 +145,15 @@ def attempts(delays):
     return events
 
 
+def cuts(delays):
+    """Connections that are cut after their CONNACK."""
+    at, events = 0.0, []
+    for link, delay in enumerate([*delays, 0], 1):
+        events += [("open", at, link), (Connect("d", 4), at, link), sent(Connack(), link), ("closed", at + 1, link)]
+        at += 1 + delay
+    return events
+
+
 STATE = Publish("$aws/things/t/shadow/update", b'{"state":{"reported":{"v":1}}}', 1, packet_id=1)
 JOB = "$aws/things/t/jobs/j/update"
 TRIGGER = {"TRIGGER_TOPIC": "a"}
@@ -177,6 +186,12 @@ PLAYS = [
     ("MQTT_Reconnect_Backoff_Retries_On_Server_Disconnect", attempts([0.7, 1.9, 2.2, 7.1, 5]), {}, "PASS", ""),
     ("MQTT_Reconnect_Backoff_Retries_On_Server_Disconnect", attempts([1, 2, 4, 8, 16]), {},
      "PASS_WITH_WARNINGS", "jitter"),
+    ("MQTT_Reconnect_Backoff_Retries_On_Unstable_Connection", cuts([0.7, 1.9, 2.2, 7.1, 5]), {}, "PASS", ""),
+    ("MQTT_Reconnect_Backoff_Retries_On_Unstable_Connection", cuts([1, 2, 4, 8, 16]), {},
+     "PASS_WITH_WARNINGS", "jitter"),
+    ("MQTT_Reconnect_Backoff_Retries_On_Unstable_Connection", cuts([1, 1, 1, 1, 1]), {}, "FAIL", "a constant backoff"),
+    ("MQTT_Reconnect_Backoff_Retries_On_Unstable_Connection", cuts([1, 3, 2, 7, 5]), {"RECONNECTION_ATTEMPTS": 6},
+     "FAIL", "did not reconnect within 9 seconds"),
     ("MQTT_ReconnectionAfterSuccessfulConnection", [*JOIN, ("closed", 3.0), ("open", 4.1, 2)], {}, "PASS", ""),
     ("MQTT_ReconnectionAfterSuccessfulConnection", [*JOIN, ("closed", 3.0), ("open", 3.5, 2)],
      {}, "FAIL", "0.50 seconds"),
