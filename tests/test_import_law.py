@@ -63,6 +63,7 @@ SHELLS = {
     "iot/device_server.py",
     "iot/mqtt/client.py",
     "iot/mqtt/server.py",
+    "iot/own_things.py",
     "iot/rules/actions/batches.py",
     "iot/rules/actions/kafka.py",
     "iot/rules/ambient.py",

@@ -18,15 +18,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from foreshore.errors import AwsError, NotEmulated, UserError
+from foreshore.errors import AwsError, NotEmulated
 from foreshore.http import Request, Response
 from foreshore.iot.access import Identity, PolicyAccess, require
 from foreshore.iot.advisor.service import Advisor, Edge
-from foreshore.iot.authority import Authority, certificate_id, write_private
+from foreshore.iot.authority import Authority
 from foreshore.iot.authorizers import Authorizers
 from foreshore.iot.bulk_registration import BulkRegistration
 from foreshore.iot.certificate_providers import CertificateProviders
@@ -50,6 +50,7 @@ from foreshore.iot.log_watch import LogWatch, World
 from foreshore.iot.log_writer import Entry, LogWriter
 from foreshore.iot.mqtt.limits import Profile
 from foreshore.iot.mqtt.server import Broker
+from foreshore.iot.own_things import OwnThings, ThingFiles
 from foreshore.iot.policy_resources import PolicyResources
 from foreshore.iot.presence import Presence
 from foreshore.iot.provisioning import Provisioning
@@ -70,15 +71,6 @@ HOOK_S = 5.0
 """Seconds a pre-provisioning hook, or a certificate provider, has to answer."""
 
 _CAPITALS = string.ascii_uppercase + string.digits
-
-
-class ThingFiles(NamedTuple):
-    """A thing's certificate, private key and the CA it trusts, as PEM files."""
-
-    cert: Path
-    key: Path
-    ca: Path
-    certificate_id: str
 
 
 class IotCore:
@@ -484,46 +476,8 @@ class IotCore:
 
         Raises UserError when the thing's certificate is registered and its files are gone.
         """
-        if name not in self.registry.things:
-            self.registry.create({"thingName": name})
-        files = self._ensure_files(name, certs_folder)
-        arn = self.certificates.arn(files.certificate_id)
-        for policy, document in policy_documents.items():
-            self.policies.ensure(policy, orjson.dumps(document).decode())
-            self.policies.attach_to(policy, arn)
-        if not self.registry.principals.has(name, arn):
-            self.registry.attach({"thingName": name, "principal": arn})
-        for group in groups:
-            self.groups.ensure(group)
-            if group not in self.groups.direct_of(name):
-                self.groups.put_into(name, group)
-        return files
-
-    def _ensure_files(self, name: str, folder: Path) -> ThingFiles:
-        cert, key = folder / "certificate.pem", folder / "private.key"
-        ca = self.authority.ca_path
-        prefix = self.arns.iot("cert/")
-        known = [arn.removeprefix(prefix) for arn in self.registry.principals.of(name) if arn.startswith(prefix)]
-        if cert.is_file() and key.is_file():
-            der = ssl_module.PEM_cert_to_DER_cert(cert.read_text())
-            identifier = certificate_id(der)
-            document = self.certificates.kind.get(identifier)
-            if document is not None and document["status"] == "ACTIVE":
-                return ThingFiles(cert, key, ca, identifier)
-            where, what = str(cert), f"the certificate of {name} is not registered and active"
-        elif known:
-            where, what = str(folder), f"the certificate of {name} is registered, but its files are missing"
-        else:
-            issued = self.certificates.issue(active=True, common_name="AWS IoT Certificate")
-            write_private(key, issued.private_key)
-            cert.write_text(issued.certificate)
-            return ThingFiles(cert, key, ca, issued.certificate_id)
-        raise UserError(
-            what,
-            code="certificate-missing",
-            where=where,
-            mend="restore the files, or delete the thing's certificate and files to have new ones made",
-        )
+        own = OwnThings(self.arns, self.authority, self.registry, self.groups, self.certificates, self.policies)
+        return own.ensure(name, certs_folder, policy_documents, groups)
 
     async def _deliver_confirmed(self, client_id: str, publication: Publication, timeout: float) -> bool:
         """Send to a client and wait for its PUBACK."""
