@@ -29,10 +29,10 @@ class Moderation:
         self._turn = 0
         self._since = now
 
-    def count(self, first: bool) -> None:
-        """A read; `first` when its client was not heard in this tick before."""
+    def count(self, heard: float) -> None:
+        """A read, of a client that was last heard then. One that has just come is not counted as seldom heard."""
         self._turn += 1
-        if first:
+        if heard < self._since:
             self._clients += 1
 
     def end_turn(self) -> bool:

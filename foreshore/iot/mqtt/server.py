@@ -168,7 +168,7 @@ class SocketLink(_Link, asyncio.BufferedProtocol):
             self._become_web(data)
             return
         connection = self.connection
-        broker.moderation.count(connection.heard != broker.now)
+        broker.moderation.count(connection.heard)
         connection.feed(data)
         if nbytes == BUFFER_SIZE:
             connection.pass_turn()  # More is there: libuv would go on reading, up to 32 times.
@@ -238,7 +238,7 @@ class WebSocketLink(_Link, asyncio.Protocol):
         if answers and self.connection.paused:
             self.pause_reading()  # It sends pings without reading our pongs.
         if mqtt:
-            self._broker.moderation.count(self.connection.heard != self._broker.now)
+            self._broker.moderation.count(self.connection.heard)
             self.connection.feed(mqtt)
         if len(data) >= BUFFER_SIZE:
             self.connection.pass_turn()

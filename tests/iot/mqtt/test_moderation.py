@@ -19,7 +19,7 @@ def after(tick: list[tuple[int, int]]) -> Moderation:
     moderation = Moderation(100.0)
     for reads, first in tick:
         for each in range(reads):
-            moderation.count(each < first)
+            moderation.count(99.0 if each < first else 100.0)
         moderation.end_turn()
     moderation.end_tick(100.0 + TICK)
     return moderation
@@ -39,7 +39,7 @@ def after(tick: list[tuple[int, int]]) -> Moderation:
 )
 def test_it_rests_where_many_clients_speak_seldom(tick, rests):
     moderation = after(tick)
-    moderation.count(True)
+    moderation.count(0.0)
     assert moderation.end_turn() is rests
 
 
@@ -47,19 +47,24 @@ def test_a_turn_without_reads_or_full_of_them_needs_no_rest():
     moderation = after([(1, 1)] * BUSY)
     assert moderation.end_turn() is False
     for _ in range(FULL_TURN):
-        moderation.count(True)
+        moderation.count(-1.0)
     assert moderation.end_turn() is False
 
 
 def test_reads_of_an_unfinished_turn_count_once():
     moderation = Moderation(0.0)
     for _ in range(BUSY):
-        moderation.count(True)
+        moderation.count(-1.0)
     moderation.end_tick(TICK)  # In the midst of a turn.
     assert moderation.is_on
     moderation.end_turn()
     moderation.end_tick(2 * TICK)
     assert not moderation.is_on
+
+
+async def publish(wire, number):
+    wire.send(codec.Publish("t", b"x", 1, packet_id=number))
+    assert (await wire.receive()).packet_id == number
 
 
 @pytest.mark.parametrize("version", [V311, V5])
@@ -69,10 +74,6 @@ def test_the_broker_rests_between_answers_to_a_crowd_and_none_is_late_for_good(v
     def tick(broker):
         clock["now"] += 0.01
         broker.tick()
-
-    async def publish(wire, number):
-        wire.send(codec.Publish("t", b"x", 1, packet_id=number))
-        assert (await wire.receive()).packet_id == number
 
     async def scenario(broker, port):
         crowd = [await Wire.open(port, f"device-{each}", version) for each in range(40)]
@@ -94,5 +95,23 @@ def test_the_broker_rests_between_answers_to_a_crowd_and_none_is_late_for_good(v
         for number in range(60, 70):
             await publish(crowd[0], number)
         assert not rests  # In conversation with one client nobody rests.
+
+    serve(scenario, access=AllowAll(), clock=lambda: clock["now"], sleep=rests.append)
+
+
+def test_a_rush_of_clients_that_come_and_go_is_served_at_once():
+    clock, rests = {"now": 1000.0}, []
+
+    async def scenario(broker, port):
+        for _ in range(3):
+            for each in range(40):
+                wire = await Wire.open(port, f"device-{each}", V311)
+                await wire.receive()
+                clock["now"] += 0.0001
+                broker.read_clock()
+                await publish(wire, 1)
+                await wire.close()
+            broker.tick()
+        assert not rests
 
     serve(scenario, access=AllowAll(), clock=lambda: clock["now"], sleep=rests.append)
