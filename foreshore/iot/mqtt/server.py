@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl as ssl_module
 import time
 from asyncio import sslproto
@@ -40,6 +41,8 @@ from foreshore.iot.mqtt.timers import STEP_S
 from foreshore.seams import EmitSpan, Publication
 
 BACKLOG = 4096
+ACCEPTS_A_TURN = 4
+"""Descriptors of each listening socket: uvloop accepts one connection from each in a loop turn."""
 BUFFER_SIZE = 256 * 1024
 CLOSE_TIMEOUT_S = 2.0
 HIGH_WATER = 256 * 1024
@@ -344,16 +347,15 @@ class Broker(Core):
             sslproto.SSLProtocol.max_size = 16 * 1024
             if ssl.sni_callback is None:
                 ssl.sni_callback = _note_sni
-        server = await loop.create_server(
-            lambda: SocketLink(self, kind),
-            host,
-            port,
-            ssl=ssl,
-            backlog=BACKLOG,
-            reuse_address=True,
-            ssl_handshake_timeout=CONNECT_TIMEOUT_S if ssl is not None else None,
-        )
+        options: dict[str, Any] = {"ssl": ssl, "backlog": BACKLOG}
+        if ssl is not None:
+            options["ssl_handshake_timeout"] = CONNECT_TIMEOUT_S
+        server = await loop.create_server(lambda: SocketLink(self, kind), host, port, reuse_address=True, **options)
         self._servers.append(server)
+        for first in server.sockets:
+            for _ in range(ACCEPTS_A_TURN - 1):
+                again = socket.fromfd(first.fileno(), first.family, first.type)
+                self._servers.append(await loop.create_server(lambda: SocketLink(self, kind), sock=again, **options))
         self._start_ticking()
         return int(server.sockets[0].getsockname()[1])
 
